@@ -1,0 +1,214 @@
+//! Decoded blocks and the cache that finds them: keyed by physical address and mode, never by
+//! linear address alone.
+
+use std::collections::HashMap;
+
+use brolga_mmu::GuestPhys;
+
+use crate::backend::{Backend, Handler};
+use crate::insn::Insn;
+
+/// Everything outside the instruction bytes that decoding depends on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Mode(u32);
+
+macro_rules! mode_bits {
+    ($($(#[$doc:meta])* $name:ident = $bit:expr;)*) => {
+        impl Mode {
+            $($(#[$doc])* pub const $name: Mode = Mode(1 << $bit);)*
+        }
+    };
+}
+
+mode_bits! {
+    /// CS.D: 32-bit code.
+    CODE32 = 0;
+    /// 64-bit mode.
+    CODE64 = 1;
+    /// SS.B: 32-bit stack pointer (64 bits wide in 64-bit mode).
+    STACK32 = 2;
+    /// CS has base 0 and limit 4 GiB: no fetch or branch leaves it.
+    CS_FLAT = 3;
+    /// DS is flat and writable.
+    DS_FLAT = 4;
+    /// ES is flat and writable.
+    ES_FLAT = 5;
+    /// SS is flat and writable.
+    SS_FLAT = 6;
+    /// CR0.EM.
+    FPU_EMULATE = 7;
+    /// CR0.TS.
+    TASK_SWITCHED = 8;
+    /// CR0.MP.
+    MONITOR_COPROCESSOR = 9;
+    /// CR4.OSFXSR.
+    OSFXSR = 10;
+    /// CPL 3.
+    USER = 11;
+    /// Every data access is checked for alignment: no segment counts as flat.
+    ALIGNMENT_CHECKED = 12;
+}
+
+impl Mode {
+    /// Whether all bits of `other` are set.
+    #[inline(always)]
+    pub const fn has(self, other: Mode) -> bool {
+        self.0 & other.0 == other.0
+    }
+    /// Sets the bits of `other` if `on`.
+    #[must_use]
+    pub const fn with(self, other: Mode, on: bool) -> Mode {
+        if on { Mode(self.0 | other.0) } else { self }
+    }
+    /// Instruction set width: 16, 32 or 64.
+    pub const fn bitness(self) -> u32 {
+        if self.has(Mode::CODE64) {
+            64
+        } else if self.has(Mode::CODE32) {
+            32
+        } else {
+            16
+        }
+    }
+}
+
+/// An instruction bound to its meaning on backend `B`.
+pub struct Op<B: Backend> {
+    /// Its meaning.
+    pub handler: Handler<B>,
+    /// Its operands.
+    pub insn: Insn,
+}
+
+/// A straight run of instructions inside one page (a single instruction may cross into the next:
+/// such a block is never cached).
+pub struct Block<B: Backend> {
+    /// The instructions; none once the block has been invalidated.
+    pub ops: Box<[Op<B>]>,
+    /// Length in bytes.
+    pub bytes: u16,
+    /// The last instruction sets RIP itself.
+    pub jumps: bool,
+}
+
+/// Index of a block in its [`BlockCache`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockId(u32);
+
+#[derive(Clone, Copy)]
+struct Jump {
+    ip: u64,
+    generation: u64,
+    mode: Mode,
+    block: BlockId,
+}
+
+const JUMPS: usize = 1 << 14;
+/// Blocks kept before the cache starts afresh: about 400 bytes each.
+const MAX_BLOCKS: usize = 1 << 18;
+
+/// The blocks of one vCPU.
+pub struct BlockCache<B: Backend> {
+    /// Never reused before [`BlockCache::clear`]: stale jumps find an invalidated block empty.
+    blocks: Vec<Block<B>>,
+    by_place: HashMap<(GuestPhys, Mode), BlockId, rustc_hash::FxBuildHasher>,
+    /// The blocks that start in each physical page, with the bytes they cover.
+    by_page: HashMap<u64, Vec<(GuestPhys, Mode, u16)>, rustc_hash::FxBuildHasher>,
+    jumps: Box<[Jump]>,
+}
+
+impl<B: Backend> Default for BlockCache<B> {
+    fn default() -> Self {
+        let none = Jump { ip: 0, generation: u64::MAX, mode: Mode(0), block: BlockId(0) };
+        BlockCache {
+            blocks: Vec::new(),
+            by_place: HashMap::default(),
+            by_page: HashMap::default(),
+            jumps: vec![none; JUMPS].into_boxed_slice(),
+        }
+    }
+}
+
+impl<B: Backend> BlockCache<B> {
+    #[inline(always)]
+    fn slot(ip: u64) -> usize {
+        (ip ^ ip >> 14) as usize & (JUMPS - 1)
+    }
+
+    /// The block that began at linear address `ip` when the executable mappings were those of
+    /// `generation`.
+    #[inline(always)]
+    pub fn by_jump(&self, ip: u64, mode: Mode, generation: u64) -> Option<&Block<B>> {
+        let jump = &self.jumps[Self::slot(ip)];
+        if jump.ip == ip && jump.generation == generation && jump.mode == mode {
+            self.blocks.get(jump.block.0 as usize).filter(|b| !b.ops.is_empty())
+        } else {
+            None
+        }
+    }
+
+    /// The block at a physical address.
+    pub fn by_place(&self, at: GuestPhys, mode: Mode) -> Option<BlockId> {
+        self.by_place.get(&(at, mode)).copied()
+    }
+
+    /// A block by its index.
+    pub fn get(&self, id: BlockId) -> &Block<B> {
+        &self.blocks[id.0 as usize]
+    }
+
+    /// Remembers that linear address `ip` leads to `block`.
+    pub fn remember(&mut self, ip: u64, mode: Mode, generation: u64, block: BlockId) {
+        self.jumps[Self::slot(ip)] = Jump { ip, generation, mode, block };
+    }
+
+    /// Whether the next block would exceed the cache's bound: [`BlockCache::clear`] it first.
+    pub fn is_full(&self) -> bool {
+        self.blocks.len() >= MAX_BLOCKS
+    }
+
+    /// Adds a block that begins at `at`.
+    pub fn insert(&mut self, at: GuestPhys, mode: Mode, block: Block<B>) -> BlockId {
+        let id = BlockId(self.blocks.len() as u32);
+        self.by_page.entry(at.page_number()).or_default().push((at, mode, block.bytes));
+        self.by_place.insert((at, mode), id);
+        self.blocks.push(block);
+        id
+    }
+
+    /// Drops the blocks that cover any of `len` bytes at `at` (within one page), and returns
+    /// whether the page still has blocks.
+    pub fn invalidate(&mut self, at: GuestPhys, len: u64) -> bool {
+        let Some(page) = self.by_page.get_mut(&at.page_number()) else { return false };
+        let (by_place, blocks) = (&mut self.by_place, &mut self.blocks);
+        page.retain(|&(start, mode, bytes)| {
+            let hit = start.0 < at.0 + len && at.0 < start.0 + u64::from(bytes);
+            if hit {
+                if let Some(id) = by_place.remove(&(start, mode)) {
+                    blocks[id.0 as usize].ops = Box::default();
+                }
+            }
+            !hit
+        });
+        let left = !page.is_empty();
+        if !left {
+            self.by_page.remove(&at.page_number());
+        }
+        left
+    }
+
+    /// What remains of a page's blocks, to be marked as code again.
+    pub fn in_page(&self, page: u64) -> impl Iterator<Item = (GuestPhys, u64)> + '_ {
+        self.by_page.get(&page).into_iter().flatten().map(|&(at, _, len)| (at, u64::from(len)))
+    }
+
+    /// Drops everything.
+    pub fn clear(&mut self) {
+        self.blocks.clear();
+        self.by_place.clear();
+        self.by_page.clear();
+        for jump in &mut self.jumps {
+            jump.generation = u64::MAX;
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! One executing vCPU: its state, its view of memory, its bus, and the run loop. `Core` is also
+//! the interpreter: it implements [`crate::backend::Backend`] with plain integers.
+
+mod backend;
+mod memory;
+mod modes;
+mod run;
+mod trail;
+mod vector;
+
+use std::sync::Arc;
+
+use brolga_mmu::PhysMap;
+
+pub use crate::block::Mode;
+use crate::bus::{Bus, Lines};
+use crate::cpuid::CpuModel;
+use crate::exception::Exception;
+use crate::system::interrupt::Delivery;
+use crate::vcpu::{RIP, Seg, Vcpu};
+pub use memory::{By, Softmmu, is_canonical};
+pub use run::{Interpreter, Stop};
+pub use trail::{Trail, Transfer};
+
+/// How a handler leaves its block early. One byte, so that `Result<(), Exit>` is a register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// The instruction has raised [`Core::exception`] and changed nothing else.
+    Fault = 1,
+    /// A repeated string instruction has done some iterations, is to be executed again, and has
+    /// used up its slice (or must let an event in between).
+    Again,
+}
+
+/// A vCPU with everything it executes on.
+pub struct Core {
+    /// Architectural state.
+    pub vcpu: Vcpu,
+    /// TLB, page tables, physical memory.
+    pub mem: Softmmu,
+    /// The machine around.
+    pub bus: Box<dyn Bus>,
+    /// Interrupt inputs; the machine drives them between slices.
+    pub lines: Lines,
+    /// What CPUID and the MSRs report.
+    pub model: Arc<CpuModel>,
+    /// The exception behind an [`Exit::Fault`].
+    pub exception: Option<Exception>,
+    /// The last exceptions delivered, and the control transfers before them.
+    pub trail: Trail,
+    /// Position in the run: see [`Progress`].
+    pub(crate) progress: Progress,
+    /// The exceptions behind the last delivery that did not go through at once.
+    pub delivery: Delivery,
+    /// The mode that blocks are decoded for, kept in step with CS, SS, CR0 and so on.
+    pub(crate) mode: Mode,
+}
+
+/// Where execution stands inside a slice and a block.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Progress {
+    /// Instructions retired when the current block was entered, plus finished REP iterations.
+    pub(crate) retired: u64,
+    /// Index of the current instruction in its block.
+    pub(crate) cur: u32,
+    /// The block is left before the instruction with this index. Setting it to 0 ends the block
+    /// after the current instruction.
+    pub(crate) end: u32,
+    /// Offset of the current complex instruction from the block's start.
+    pub(crate) at: u16,
+    /// The count of retired instructions at which the slice ends.
+    pub(crate) slice_end: u64,
+    /// Only one instruction (or one REP iteration) may be executed before events are looked at.
+    pub(crate) single: bool,
+    /// The machine must look before the next instruction.
+    pub(crate) replan: bool,
+}
+
+impl Core {
+    /// A vCPU after power-up.
+    pub fn new(model: Arc<CpuModel>, map: Arc<PhysMap>, bus: Box<dyn Bus>) -> Core {
+        let mut core = Core {
+            vcpu: Vcpu::new(model.signature()),
+            mem: Softmmu::new(map),
+            bus,
+            lines: Lines::default(),
+            model,
+            exception: None,
+            trail: Trail::default(),
+            delivery: Delivery::default(),
+            progress: Progress::default(),
+            mode: Mode::default(),
+        };
+        core.mode_changed();
+        core
+    }
+
+    /// RESET: the state after power-up; retired instructions go on counting.
+    pub fn reset(&mut self) {
+        self.vcpu = Vcpu::new(self.model.signature());
+        self.lines = Lines::default();
+        self.exception = None;
+        self.delivery = Delivery::default();
+        self.mem.tlb.flush_all();
+        self.mode_changed();
+    }
+
+    /// Instructions retired before the current one.
+    #[inline(always)]
+    pub fn now(&self) -> u64 {
+        self.progress.retired + u64::from(self.progress.cur)
+    }
+
+    /// Records `e` as the outcome of the current instruction.
+    #[cold]
+    pub fn raise(&mut self, e: Exception) -> Exit {
+        self.exception = Some(e);
+        Exit::Fault
+    }
+
+    /// Continues at `ip` (an offset in CS), already checked. Only for handlers that end a block.
+    #[inline(always)]
+    pub fn set_rip(&mut self, ip: u64) {
+        self.vcpu.regs[RIP as usize] = ip;
+    }
+
+    /// Leaves the block after the current instruction, and the slice if `replan`.
+    pub(crate) fn leave_block(&mut self, replan: bool) {
+        self.progress.end = 0;
+        self.progress.replan |= replan;
+    }
+
+    /// How many iterations a repeated string instruction may do now: at least one.
+    pub(crate) fn iterations_left(&self) -> u64 {
+        if self.progress.single {
+            return 1;
+        }
+        self.progress.slice_end.saturating_sub(self.now()).max(1)
+    }
+
+    /// Counts the iterations of a repetition that has completed: the instruction is one of them.
+    pub(crate) fn retire_iterations(&mut self, done: u64) {
+        self.progress.retired += done.saturating_sub(1);
+    }
+
+    /// Counts the iterations of a repetition that is to be resumed.
+    pub(crate) fn retire_partial(&mut self, done: u64) {
+        self.progress.retired += done;
+    }
+
+    /// Whether the block is to be left after the current instruction or iteration.
+    pub(crate) fn must_leave(&self) -> bool {
+        self.progress.end == 0
+    }
+
+    /// The base of the segment that an operand goes through.
+    pub(crate) fn seg_base(&self, seg: Seg) -> u64 {
+        if seg.is_flat() { 0 } else { self.vcpu.segs[seg.index()].base }
+    }
+}

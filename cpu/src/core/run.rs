@@ -1,0 +1,324 @@
+//! The run loop: events, fetch, block execution.
+
+use brolga_mmu::{AccessKind, GuestPhys, Linear, PAGE_SIZE, Width};
+
+use super::{By, Core, Exit, Mode};
+use crate::block::{Block, BlockCache};
+use crate::decode::{Decoded, MAX_INSN_BYTES, decode};
+use crate::exception::Exception;
+use crate::system::{debug, interrupt};
+use crate::vcpu::{Activity, RIP, SegReg, Shadow, rflags};
+
+/// Why [`Interpreter::run`] returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The budget is used up.
+    Budget,
+    /// An access to a device may have changed what comes next: the machine must look.
+    Replan,
+    /// HLT, and no event that would end it.
+    Halted,
+    /// A triple fault: only a reset helps.
+    Shutdown,
+}
+
+/// The interpreting engine: a vCPU and the blocks it has decoded.
+pub struct Interpreter {
+    /// The vCPU.
+    pub core: Core,
+    blocks: BlockCache<Core>,
+}
+
+impl Interpreter {
+    /// An engine that has decoded nothing yet.
+    pub fn new(core: Core) -> Interpreter {
+        Interpreter { core, blocks: BlockCache::default() }
+    }
+
+    /// Executes at most `budget` instructions (a REP iteration counts as one).
+    pub fn run(&mut self, budget: u64) -> Stop {
+        self.core.progress.slice_end = self.core.progress.retired.saturating_add(budget);
+        loop {
+            if !self.core.mem.stale.is_empty() {
+                self.drop_stale();
+            }
+            let progress = &mut self.core.progress;
+            if progress.replan {
+                progress.replan = false;
+                return Stop::Replan;
+            }
+            if progress.retired >= progress.slice_end {
+                return Stop::Budget;
+            }
+            progress.single = false;
+            if self.core.has_event()
+                && let Some(stop) = self.core.take_events()
+            {
+                return stop;
+            }
+            self.step_block();
+        }
+    }
+
+    /// Executes from RIP to the end of a block, or as far as the slice allows.
+    fn step_block(&mut self) {
+        let core = &mut self.core;
+        let ip = core.vcpu.regs[RIP as usize];
+        let at = core.code_address(ip);
+        let generation = core.mem.tlb.generation();
+        if let Some(block) = self.blocks.by_jump(at.0, core.mode, generation)
+            && core.inside_limit(ip, block.bytes)
+        {
+            core.execute(block, at);
+            return;
+        }
+        match self.find(ip, at) {
+            Ok(Found::Cached(id)) => {
+                let block = self.blocks.get(id);
+                self.core.execute(block, at);
+            }
+            Ok(Found::Once(block)) => self.core.execute(&block, at),
+            Err(_) => self.core.deliver_fault(),
+        }
+    }
+
+    /// Finds or decodes the block at `ip`.
+    fn find(&mut self, ip: u64, at: Linear) -> Result<Found, Exit> {
+        let core = &mut self.core;
+        core.progress.at = 0;
+        core.progress.cur = 0;
+        let phys = core.fetch_address(ip, at)?;
+        let (mode, generation) = (core.mode, core.mem.tlb.generation());
+        if let Some(id) = self.blocks.by_place(phys, mode)
+            && core.inside_limit(ip, self.blocks.get(id).bytes)
+        {
+            self.blocks.remember(at.0, mode, generation, id);
+            return Ok(Found::Cached(id));
+        }
+        let mut code = [0; PAGE_SIZE as usize];
+        let code = &mut code[..(PAGE_SIZE - phys.page_offset()) as usize];
+        let in_memory = core.mem.map.read_slice(phys, code).is_ok();
+        let decoded = if in_memory && core.inside_limit(ip, u16::MAX) {
+            decode::<Core>(code, mode, &core.model, usize::MAX)
+        } else {
+            Decoded::NeedsMore
+        };
+        let Decoded::Block(block) = decoded else {
+            return core.fetch_one(ip).map(Found::Once);
+        };
+        if self.blocks.is_full() {
+            self.blocks.clear();
+            core.mem.code.clear();
+            core.mem.tlb.flush_all();
+        }
+        if core.mem.code.mark(phys, u64::from(block.bytes)) {
+            core.mem.tlb.drop_write(phys);
+        }
+        let id = self.blocks.insert(phys, mode, block);
+        self.blocks.remember(at.0, mode, core.mem.tlb.generation(), id);
+        Ok(Found::Cached(id))
+    }
+
+    /// Drops the blocks whose bytes have been overwritten.
+    fn drop_stale(&mut self) {
+        for (phys, len) in std::mem::take(&mut self.core.mem.stale) {
+            let left = self.blocks.invalidate(phys, len);
+            let code = &mut self.core.mem.code;
+            code.clear_page(phys.page_number());
+            if left {
+                for (at, len) in self.blocks.in_page(phys.page_number()) {
+                    code.mark(at, len);
+                }
+            }
+        }
+    }
+
+    /// Memory was written behind the vCPU's back (DMA, a debugger, a loader): blocks decoded from
+    /// `len` bytes at `at` are dropped.
+    pub fn invalidate_code(&mut self, at: GuestPhys, len: u64) {
+        let mut next = at.0;
+        let end = at.0.saturating_add(len);
+        while next < end {
+            let run = (PAGE_SIZE - (next & (PAGE_SIZE - 1))).min(end - next);
+            self.core.mem.stale.push((GuestPhys(next), run));
+            next += run;
+        }
+        self.drop_stale();
+    }
+}
+
+enum Found {
+    Cached(crate::block::BlockId),
+    /// Not to be kept: it crosses a page or does not lie in memory.
+    Once(Block<Core>),
+}
+
+impl Core {
+    /// Whether anything must be looked at before the next instruction.
+    #[inline(always)]
+    fn has_event(&self) -> bool {
+        let v = &self.vcpu;
+        (self.lines.intr && v.eflags & rflags::IF != 0)
+            || self.lines.nmi
+            || v.eflags & (rflags::TF | rflags::RF) != 0
+            || v.shadow != Shadow::None
+            || v.pending_db != 0
+            || v.activity != Activity::Running
+            || v.sys.dr7 & 0xff != 0
+    }
+
+    /// Events between instructions, in the order of SDM vol. 3, table 6-2.
+    #[cold]
+    fn take_events(&mut self) -> Option<Stop> {
+        self.progress.at = 0;
+        self.progress.cur = 0;
+        if self.vcpu.activity == Activity::Shutdown {
+            return Some(Stop::Shutdown);
+        }
+        let shadow = std::mem::take(&mut self.vcpu.shadow);
+        if self.vcpu.pending_db != 0 && shadow != Shadow::MovSs {
+            debug::deliver_trap(self);
+            return self.progress_stop();
+        }
+        if self.lines.nmi && !self.vcpu.nmi_blocked && shadow != Shadow::MovSs {
+            self.lines.nmi = false;
+            self.vcpu.activity = Activity::Running;
+            interrupt::deliver(self, interrupt::Event::Nmi);
+            return self.progress_stop();
+        }
+        if self.lines.intr && self.vcpu.eflags & rflags::IF != 0 && shadow == Shadow::None {
+            let now = self.now();
+            if let Some(vector) = self.bus.acknowledge(now) {
+                self.vcpu.activity = Activity::Running;
+                // Whether another interrupt waits is for the machine to say.
+                self.lines.intr = false;
+                self.progress.replan = true;
+                interrupt::deliver(self, interrupt::Event::Interrupt(vector));
+                return self.progress_stop();
+            }
+            self.lines.intr = false;
+        }
+        if self.vcpu.activity != Activity::Running {
+            return Some(Stop::Halted);
+        }
+        let watching = self.vcpu.sys.dr7 & 0xff != 0;
+        self.progress.single = shadow != Shadow::None
+            || self.vcpu.eflags & (rflags::TF | rflags::RF) != 0
+            || watching;
+        if watching && self.vcpu.eflags & rflags::RF == 0 && debug::instruction_breakpoint(self) {
+            return self.progress_stop();
+        }
+        None
+    }
+
+    /// After a delivery: the vCPU may have shut down.
+    fn progress_stop(&self) -> Option<Stop> {
+        (self.vcpu.activity == Activity::Shutdown).then_some(Stop::Shutdown)
+    }
+
+    /// Whether `bytes` bytes at `ip` lie inside CS.
+    #[inline(always)]
+    fn inside_limit(&self, ip: u64, bytes: u16) -> bool {
+        self.mode.has(Mode::CS_FLAT)
+            || ip + u64::from(bytes) - 1 <= u64::from(self.vcpu.seg(SegReg::Cs).limit)
+    }
+
+    /// Executes a block that begins at `at`, or the part of it that the slice allows.
+    #[inline(always)]
+    fn execute(&mut self, block: &Block<Core>, at: Linear) {
+        let left = self.progress.slice_end - self.progress.retired;
+        let len = block.ops.len() as u32;
+        self.progress.end = if self.progress.single {
+            1
+        } else {
+            u64::from(len).min(left) as u32
+        };
+        let stepping = self.progress.single && self.vcpu.eflags & rflags::TF != 0;
+        if self.progress.single {
+            self.vcpu.eflags &= !rflags::RF;
+        }
+        let mut cur = 0;
+        let outcome = loop {
+            if cur >= self.progress.end {
+                break Ok(());
+            }
+            let op = &block.ops[cur as usize];
+            self.progress.cur = cur;
+            if let Err(exit) = (op.handler)(self, &op.insn) {
+                break Err(exit);
+            }
+            cur += 1;
+        };
+        let done = cur;
+        self.progress.retired += u64::from(done);
+        self.progress.cur = 0;
+        self.progress.at = 0;
+        let finished = done == len;
+        if finished && block.jumps {
+            let from = at.0.wrapping_add(block.ops[len as usize - 1].insn.at.into());
+            let to = self.vcpu.regs[RIP as usize];
+            self.trail.record(from, to, self.progress.retired);
+        } else {
+            let offset = if finished { block.bytes } else { block.ops[done as usize].insn.at };
+            self.advance_ip(offset);
+        }
+        match outcome {
+            Err(Exit::Fault) => self.deliver_fault(),
+            Ok(()) | Err(Exit::Again) if stepping => debug::single_stepped(self),
+            Ok(()) | Err(Exit::Again) => {}
+        }
+    }
+
+    #[inline(always)]
+    fn advance_ip(&mut self, offset: u16) {
+        let ip = &mut self.vcpu.regs[RIP as usize];
+        *ip = ip.wrapping_add(u64::from(offset));
+        if !self.mode.has(Mode::CODE64) {
+            *ip &= 0xffff_ffff;
+        }
+    }
+
+    /// Delivers the exception that the current instruction has raised.
+    #[cold]
+    #[inline(never)]
+    fn deliver_fault(&mut self) {
+        if let Some(e) = self.exception.take() {
+            interrupt::deliver(self, interrupt::Event::Exception(e));
+        }
+    }
+
+    /// The physical address of the instruction at `ip`, with the checks of a fetch.
+    fn fetch_address(&mut self, ip: u64, at: Linear) -> Result<GuestPhys, Exit> {
+        if !self.inside_limit(ip, 1) {
+            return Err(self.raise(Exception::gp("fetch beyond the limit of CS")));
+        }
+        if self.mode.has(Mode::CODE64) && !super::is_canonical(at.0) {
+            return Err(self.raise(Exception::gp("fetch from an address that is not canonical")));
+        }
+        self.translate(at, AccessKind::Execute, By::Current)
+    }
+
+    /// Fetches and decodes the one instruction at `ip`: it crosses a page or the segment's end, or
+    /// does not lie in memory.
+    fn fetch_one(&mut self, ip: u64) -> Result<Block<Core>, Exit> {
+        let mut code = [0; MAX_INSN_BYTES];
+        let mut len = 0;
+        while len < MAX_INSN_BYTES {
+            let next = ip + len as u64;
+            let linear = self.code_address(next);
+            let phys = self.fetch_address(next, linear)?;
+            let mut run = (PAGE_SIZE - phys.page_offset()).min((MAX_INSN_BYTES - len) as u64);
+            if !self.mode.has(Mode::CS_FLAT) {
+                run = run.min(u64::from(self.vcpu.seg(SegReg::Cs).limit) - next + 1);
+            }
+            for n in 0..run {
+                code[len] = self.read_phys(GuestPhys(phys.0 + n), Width::W8) as u8;
+                len += 1;
+            }
+            if let Decoded::Block(block) = decode(&code[..len], self.mode, &self.model, 1) {
+                return Ok(block);
+            }
+        }
+        Err(self.raise(Exception::gp("instruction longer than 15 bytes")))
+    }
+}

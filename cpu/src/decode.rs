@@ -1,0 +1,257 @@
+//! From instruction bytes to a [`Block`]: iced decodes, [`crate::select`] binds the meaning.
+
+use brolga_mmu::Width;
+use iced_x86::{Code, Decoder, DecoderError, DecoderOptions, Instruction, OpKind, Register};
+
+use crate::block::{Block, Mode, Op};
+use crate::cpuid::CpuModel;
+use crate::insn::{Insn, bits};
+use crate::select::select;
+use crate::vcpu::{RIP, Seg, SegReg, ZERO};
+use crate::vector::VectorBackend;
+
+/// Longest block, in instructions.
+const MAX_OPS: usize = 64;
+/// The architectural limit on an instruction's length (SDM vol. 2, 2.3.11).
+pub const MAX_INSN_BYTES: usize = 15;
+
+/// What decoding came to.
+pub enum Decoded<B: VectorBackend> {
+    /// A block of at least one instruction.
+    Block(Block<B>),
+    /// The first instruction needs more bytes than were given.
+    NeedsMore,
+}
+
+/// Decodes a block from `code`, which begins at its first byte and ends at the page's end at the
+/// latest. At most `max_ops` instructions.
+pub fn decode<B: VectorBackend>(
+    code: &[u8],
+    mode: Mode,
+    model: &CpuModel,
+    max_ops: usize,
+) -> Decoded<B> {
+    let mut decoder = Decoder::with_ip(mode.bitness(), code, 0, DecoderOptions::NONE);
+    let mut ops = Vec::with_capacity(8);
+    let (mut bytes, mut jumps) = (0, false);
+    while ops.len() < max_ops.min(MAX_OPS) {
+        let instruction = decoder.decode();
+        // iced calls what does not fit in 15 bytes invalid; it is not #UD but #GP, which is for
+        // the fetch to raise.
+        let too_long = instruction.is_invalid() && instruction.len() >= MAX_INSN_BYTES;
+        if decoder.last_error() == DecoderError::NoMoreBytes || too_long {
+            break;
+        }
+        let at = bytes;
+        bytes = decoder.position() as u16;
+        let selected = select::<B>(&instruction, mode, model);
+        let insn = operands(&instruction, mode, at, bytes);
+        ops.push(Op { handler: selected.handler, insn });
+        if selected.ends_block {
+            jumps = selected.jumps;
+            break;
+        }
+    }
+    if ops.is_empty() {
+        return Decoded::NeedsMore;
+    }
+    Decoded::Block(Block { ops: ops.into_boxed_slice(), bytes, jumps })
+}
+
+/// The width with `n` bytes, 8 for what is larger than an integer.
+fn width(n: usize) -> Width {
+    Width::from_bytes(n as u64).unwrap_or(Width::W64)
+}
+
+/// Fills the decoded form of one instruction.
+fn operands(i: &Instruction, mode: Mode, at: u16, next: u16) -> Insn {
+    let opsize = operand_size(i, mode);
+    let code64 = mode.has(Mode::CODE64);
+    let stack = match (code64, mode.has(Mode::STACK32)) {
+        (true, _) => Width::W64,
+        (false, true) => Width::W32,
+        (false, false) => Width::W16,
+    };
+    let mut insn = Insn {
+        reg: [0; 4],
+        base: ZERO,
+        index: ZERO,
+        scale: 0,
+        seg: segment(i.memory_segment(), mode),
+        at,
+        next,
+        opsize,
+        addrsize: address_size(i, mode),
+        stack,
+        stack_seg: segment(Register::SS, mode),
+        code: i.code() as u16,
+        bits: 0,
+        aux: i.memory_size().size() as u8,
+        ea_mask: u64::MAX,
+        disp: 0,
+        imm: 0,
+    };
+    insn.bits |= flag(i.has_lock_prefix(), bits::LOCK)
+        | flag(i.has_rep_prefix(), bits::REP)
+        | flag(i.has_repne_prefix(), bits::REPNE)
+        | flag(code64, bits::CODE64)
+        | flag(mode.has(Mode::CS_FLAT), bits::CS_FLAT)
+        | flag(opsize == Width::W64, bits::WIDE)
+        | flag(i.op0_kind() == OpKind::Memory, bits::MEM0);
+    for n in 0..i.op_count().min(4) {
+        operand(i, n, &mut insn);
+    }
+    insn
+}
+
+const fn flag(on: bool, mask: u8) -> u8 {
+    if on { mask } else { 0 }
+}
+
+fn operand(i: &Instruction, n: u32, insn: &mut Insn) {
+    match i.op_kind(n) {
+        OpKind::Register => insn.reg[n as usize] = register(i.op_register(n)),
+        OpKind::Memory => memory(i, insn),
+        OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64 => {
+            insn.imm = i.near_branch_target();
+            insn.ea_mask = match i.op_kind(n) {
+                OpKind::NearBranch16 => 0xffff,
+                OpKind::NearBranch32 => 0xffff_ffff,
+                _ => u64::MAX,
+            };
+        }
+        OpKind::FarBranch16 | OpKind::FarBranch32 => {
+            let offset = match i.op_kind(n) {
+                OpKind::FarBranch16 => u64::from(i.far_branch16()),
+                _ => u64::from(i.far_branch32()),
+            };
+            insn.imm = u64::from(i.far_branch_selector()) << 32 | offset;
+        }
+        OpKind::Immediate8_2nd => insn.aux = i.immediate8_2nd(),
+        OpKind::MemorySegSI
+        | OpKind::MemorySegESI
+        | OpKind::MemorySegRSI
+        | OpKind::MemorySegDI
+        | OpKind::MemorySegEDI
+        | OpKind::MemorySegRDI
+        | OpKind::MemoryESDI
+        | OpKind::MemoryESEDI
+        | OpKind::MemoryESRDI => {}
+        _ => insn.imm = i.immediate(n),
+    }
+}
+
+fn memory(i: &Instruction, insn: &mut Insn) {
+    let slot = |r: Register| match r {
+        Register::None => ZERO,
+        Register::RIP | Register::EIP => RIP,
+        r => r.number() as u8,
+    };
+    insn.base = slot(i.memory_base());
+    insn.index = slot(i.memory_index());
+    insn.scale = i.memory_index_scale().trailing_zeros() as u8;
+    insn.disp = i.memory_displacement64();
+    insn.ea_mask = insn.addrsize.mask();
+}
+
+/// A register's number as [`Insn::reg`] wants it.
+fn register(r: Register) -> u8 {
+    match r {
+        Register::AH => 16,
+        Register::CH => 17,
+        Register::DH => 18,
+        Register::BH => 19,
+        r => r.number() as u8,
+    }
+}
+
+/// How accesses through `r` are checked in this mode.
+fn segment(r: Register, mode: Mode) -> Seg {
+    let (reg, flat) = match r {
+        Register::ES => (SegReg::Es, mode.has(Mode::ES_FLAT)),
+        Register::CS => (SegReg::Cs, false),
+        Register::SS => (SegReg::Ss, mode.has(Mode::SS_FLAT)),
+        Register::FS => (SegReg::Fs, false),
+        Register::GS => (SegReg::Gs, false),
+        _ => (SegReg::Ds, mode.has(Mode::DS_FLAT)),
+    };
+    let based = matches!(reg, SegReg::Fs | SegReg::Gs);
+    let flat64 = mode.has(Mode::CODE64) && !based && !mode.has(Mode::ALIGNMENT_CHECKED);
+    if flat || flat64 { Seg::flat(reg) } else { Seg::checked(reg) }
+}
+
+/// The address-size attribute: from the memory operand's registers, or from the string operands,
+/// or the mode's default.
+fn address_size(i: &Instruction, mode: Mode) -> Width {
+    for n in 0..i.op_count() {
+        match i.op_kind(n) {
+            OpKind::MemorySegSI | OpKind::MemorySegDI | OpKind::MemoryESDI => return Width::W16,
+            OpKind::MemorySegESI | OpKind::MemorySegEDI | OpKind::MemoryESEDI => {
+                return Width::W32;
+            }
+            OpKind::MemorySegRSI | OpKind::MemorySegRDI | OpKind::MemoryESRDI => {
+                return Width::W64;
+            }
+            OpKind::Memory => return memory_address_size(i, mode),
+            _ => {}
+        }
+    }
+    match i.code() {
+        Code::Loop_rel8_16_CX
+        | Code::Loop_rel8_32_CX
+        | Code::Loope_rel8_16_CX
+        | Code::Loope_rel8_32_CX
+        | Code::Loopne_rel8_16_CX
+        | Code::Loopne_rel8_32_CX
+        | Code::Jcxz_rel8_16
+        | Code::Jcxz_rel8_32 => Width::W16,
+        Code::Loop_rel8_16_ECX
+        | Code::Loop_rel8_32_ECX
+        | Code::Loop_rel8_64_ECX
+        | Code::Loope_rel8_16_ECX
+        | Code::Loope_rel8_32_ECX
+        | Code::Loope_rel8_64_ECX
+        | Code::Loopne_rel8_16_ECX
+        | Code::Loopne_rel8_32_ECX
+        | Code::Loopne_rel8_64_ECX
+        | Code::Jecxz_rel8_16
+        | Code::Jecxz_rel8_32
+        | Code::Jecxz_rel8_64 => Width::W32,
+        Code::Loop_rel8_16_RCX
+        | Code::Loop_rel8_64_RCX
+        | Code::Loope_rel8_16_RCX
+        | Code::Loope_rel8_64_RCX
+        | Code::Loopne_rel8_16_RCX
+        | Code::Loopne_rel8_64_RCX
+        | Code::Jrcxz_rel8_16
+        | Code::Jrcxz_rel8_64 => Width::W64,
+        _ => width(mode.bitness() as usize / 8),
+    }
+}
+
+fn memory_address_size(i: &Instruction, mode: Mode) -> Width {
+    let register = match (i.memory_base(), i.memory_index()) {
+        (Register::None, index) => index,
+        (base, _) => base,
+    };
+    match register {
+        Register::None => match i.memory_displ_size() {
+            2 => Width::W16,
+            4 => Width::W32,
+            8 => Width::W64,
+            _ => width(mode.bitness() as usize / 8),
+        },
+        Register::RIP => Width::W64,
+        Register::EIP => Width::W32,
+        r => width(r.size()),
+    }
+}
+
+/// The operand-size attribute.
+fn operand_size(i: &Instruction, mode: Mode) -> Width {
+    match (i.op_code().operand_size(), mode.bitness()) {
+        (16, _) | (0, 16) => Width::W16,
+        (64, _) => Width::W64,
+        _ => Width::W32,
+    }
+}

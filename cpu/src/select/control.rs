@@ -1,0 +1,91 @@
+//! Near control transfers and string instructions.
+
+use brolga_mmu::Width;
+use iced_x86::{Instruction, Mnemonic, OpKind};
+
+use super::complex;
+use super::integer::{Kind, kind, sized, sized_complex, width};
+use crate::backend::{Backend, Handler};
+use crate::semantics::branch::*;
+use crate::semantics::moves::*;
+use crate::semantics::operand::{M, R, S8, S16, S32, S64};
+use crate::semantics::string::{cmps, lods, movs, scas, stos};
+
+/// The meaning of a near branch, a near call or return, or a string instruction.
+pub(super) fn select<B: Backend>(i: &Instruction) -> Option<Handler<B>> {
+    branches(i).or_else(|| strings(i))
+}
+
+fn near(i: &Instruction) -> bool {
+    matches!(i.op0_kind(), OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64)
+}
+
+fn branches<B: Backend>(i: &Instruction) -> Option<Handler<B>> {
+    if let Some(handler) = conditional(i) {
+        return Some(handler);
+    }
+    Some(match i.mnemonic() {
+        Mnemonic::Jmp if near(i) => jmp::<B>,
+        Mnemonic::Jmp if i.is_jmp_near_indirect() => match kind(i, 0) {
+            Kind::Reg => sized!(width(i, 0), jmp_indirect::<B, R<0>>),
+            _ => sized!(width(i, 0), jmp_indirect::<B, M>),
+        },
+        Mnemonic::Call if near(i) => call::<B>,
+        Mnemonic::Call if i.is_call_near_indirect() => match kind(i, 0) {
+            Kind::Reg => sized!(width(i, 0), call_indirect::<B, R<0>>),
+            _ => sized!(width(i, 0), call_indirect::<B, M>),
+        },
+        Mnemonic::Ret => ret::<B>,
+        Mnemonic::Loop => loop_while::<B, Always>,
+        Mnemonic::Loope => loop_while::<B, WhileEqual>,
+        Mnemonic::Loopne => loop_while::<B, WhileNotEqual>,
+        Mnemonic::Jcxz | Mnemonic::Jecxz | Mnemonic::Jrcxz => jcxz::<B>,
+        Mnemonic::Into => into::<B>,
+        _ => return None,
+    })
+}
+
+fn conditional<B: Backend>(i: &Instruction) -> Option<Handler<B>> {
+    macro_rules! by_condition {
+        ($($jump:ident $cc:ident;)*) => {
+            match i.mnemonic() {
+                $(Mnemonic::$jump => jcc::<B, $cc>,)*
+                _ => return None,
+            }
+        };
+    }
+    Some(by_condition! {
+        Jo CcO; Jno CcNo; Jb CcB; Jae CcAe; Je CcE; Jne CcNe; Jbe CcBe; Ja CcA;
+        Js CcS; Jns CcNs; Jp CcP; Jnp CcNp; Jl CcL; Jge CcGe; Jle CcLe; Jg CcG;
+    })
+}
+
+fn strings<B: Backend>(i: &Instruction) -> Option<Handler<B>> {
+    // The SSE2 MOVSD and CMPSD share their mnemonics with the string instructions.
+    if !i.is_string_instruction() {
+        return None;
+    }
+    Some(match i.mnemonic() {
+        Mnemonic::Movsb | Mnemonic::Movsw | Mnemonic::Movsd | Mnemonic::Movsq => {
+            sized_complex!(element(i), movs)
+        }
+        Mnemonic::Stosb | Mnemonic::Stosw | Mnemonic::Stosd | Mnemonic::Stosq => {
+            sized_complex!(element(i), stos)
+        }
+        Mnemonic::Lodsb | Mnemonic::Lodsw | Mnemonic::Lodsd | Mnemonic::Lodsq => {
+            sized_complex!(element(i), lods)
+        }
+        Mnemonic::Cmpsb | Mnemonic::Cmpsw | Mnemonic::Cmpsd | Mnemonic::Cmpsq => {
+            sized_complex!(element(i), cmps)
+        }
+        Mnemonic::Scasb | Mnemonic::Scasw | Mnemonic::Scasd | Mnemonic::Scasq => {
+            sized_complex!(element(i), scas)
+        }
+        _ => return None,
+    })
+}
+
+/// The element width of a string instruction.
+fn element(i: &Instruction) -> Width {
+    Width::from_bytes(i.memory_size().size() as u64).unwrap_or(Width::W8)
+}

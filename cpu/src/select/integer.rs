@@ -1,0 +1,376 @@
+//! Integer instructions.
+
+use brolga_mmu::Width;
+use iced_x86::{Instruction, Mnemonic, OpKind};
+
+use super::complex;
+use crate::backend::{Backend, Handler};
+use crate::semantics::alu::*;
+use crate::semantics::atomic::*;
+use crate::semantics::bits::{self, *};
+use crate::semantics::decimal;
+use crate::semantics::divide::{div, idiv};
+use crate::semantics::moves::*;
+use crate::semantics::multiply::{narrow, wide};
+use crate::semantics::operand::{I, M, R, S8, S16, S32, S64};
+use crate::semantics::rotate_carry::rotate_through;
+use crate::semantics::shift::*;
+use crate::semantics::stack::*;
+
+type R0 = R<0>;
+type R1 = R<1>;
+
+/// What an operand is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Reg,
+    Mem,
+    Imm,
+    None,
+}
+
+pub(super) fn kind(i: &Instruction, n: u32) -> Kind {
+    if n >= i.op_count() {
+        return Kind::None;
+    }
+    match i.op_kind(n) {
+        OpKind::Register => Kind::Reg,
+        OpKind::Memory => Kind::Mem,
+        _ => Kind::Imm,
+    }
+}
+
+/// The width of operand `n`, a register or memory.
+pub(super) fn width(i: &Instruction, n: u32) -> Width {
+    let bytes = match i.op_kind(n) {
+        OpKind::Register => i.op_register(n).size(),
+        _ => i.memory_size().size(),
+    };
+    Width::from_bytes(bytes as u64).unwrap_or(Width::W64)
+}
+
+/// Picks the instance for a width.
+macro_rules! sized {
+    ($w:expr, $f:ident::<$($t:ty),*>) => {
+        match $w {
+            Width::W8 => $f::<$($t,)* S8>,
+            Width::W16 => $f::<$($t,)* S16>,
+            Width::W32 => $f::<$($t,)* S32>,
+            Width::W64 => $f::<$($t,)* S64>,
+        }
+    };
+}
+
+/// Picks the plain function over the core for a width.
+macro_rules! sized_complex {
+    ($w:expr, $f:ident $([$($t:tt),*])?) => {
+        match $w {
+            Width::W8 => complex!($f::<$($($t,)*)? S8>),
+            Width::W16 => complex!($f::<$($($t,)*)? S16>),
+            Width::W32 => complex!($f::<$($($t,)*)? S32>),
+            Width::W64 => complex!($f::<$($($t,)*)? S64>),
+        }
+    };
+}
+pub(super) use {sized, sized_complex};
+
+/// A two-operand operation in its register, memory and immediate forms.
+macro_rules! binary {
+    ($i:expr, $f:ident::<$($t:ty),*>) => {
+        match (kind($i, 0), kind($i, 1)) {
+            (Kind::Reg, Kind::Reg) => sized!(width($i, 0), $f::<$($t,)* R0, R1>),
+            (Kind::Reg, Kind::Mem) => sized!(width($i, 0), $f::<$($t,)* R0, M>),
+            (Kind::Reg, _) => sized!(width($i, 0), $f::<$($t,)* R0, I>),
+            (_, Kind::Reg) => sized!(width($i, 0), $f::<$($t,)* M, R1>),
+            _ => sized!(width($i, 0), $f::<$($t,)* M, I>),
+        }
+    };
+}
+
+/// A one-operand operation on a register or memory.
+macro_rules! single {
+    ($i:expr, $f:ident::<$($t:ty),*>) => {
+        match kind($i, 0) {
+            Kind::Reg => sized!(width($i, 0), $f::<$($t,)* R0>),
+            _ => sized!(width($i, 0), $f::<$($t,)* M>),
+        }
+    };
+}
+
+/// The meaning of an integer instruction.
+pub(super) fn select<B: Backend>(i: &Instruction) -> Option<Handler<B>> {
+    arithmetic(i).or_else(|| shifts(i)).or_else(|| bit_ops(i)).or_else(|| movement(i)).or_else(|| {
+        conditional(i)
+    })
+}
+
+fn arithmetic<B: Backend>(i: &Instruction) -> Option<Handler<B>> {
+    Some(match i.mnemonic() {
+        Mnemonic::Add => alu_form::<B, Add>(i),
+        Mnemonic::Or => alu_form::<B, Or>(i),
+        Mnemonic::Adc => alu_form::<B, Adc>(i),
+        Mnemonic::Sbb => alu_form::<B, Sbb>(i),
+        Mnemonic::And => alu_form::<B, And>(i),
+        Mnemonic::Sub => alu_form::<B, Sub>(i),
+        Mnemonic::Xor => alu_form::<B, Xor>(i),
+        Mnemonic::Cmp => binary!(i, compare::<B, Sub>),
+        Mnemonic::Test => binary!(i, compare::<B, And>),
+        Mnemonic::Inc => unary_form::<B, Inc>(i),
+        Mnemonic::Dec => unary_form::<B, Dec>(i),
+        Mnemonic::Not => unary_form::<B, Not>(i),
+        Mnemonic::Neg if i.has_lock_prefix() => sized_complex!(width(i, 0), neg_locked),
+        Mnemonic::Neg => single!(i, neg::<B>),
+        Mnemonic::Mul => multiply_form::<B, false>(i),
+        Mnemonic::Imul => match (kind(i, 1), kind(i, 2)) {
+            (Kind::None, _) => multiply_form::<B, true>(i),
+            (Kind::Reg, Kind::None) => sized!(width(i, 0), narrow::<B, R0, R1>),
+            (_, Kind::None) => sized!(width(i, 0), narrow::<B, R0, M>),
+            (Kind::Reg, _) => sized!(width(i, 0), narrow::<B, R1, I>),
+            _ => sized!(width(i, 0), narrow::<B, M, I>),
+        },
+        Mnemonic::Div => sized_complex!(width(i, 0), div),
+        Mnemonic::Idiv => sized_complex!(width(i, 0), idiv),
+        Mnemonic::Daa => complex!(decimal::adjust_packed::<false>),
+        Mnemonic::Das => complex!(decimal::adjust_packed::<true>),
+        Mnemonic::Aaa => complex!(decimal::adjust_unpacked::<false>),
+        Mnemonic::Aas => complex!(decimal::adjust_unpacked::<true>),
+        Mnemonic::Aam => complex!(decimal::aam),
+        Mnemonic::Aad => complex!(decimal::aad),
+        _ => return None,
+    })
+}
+
+fn alu_form<B: Backend, O: Alu>(i: &Instruction) -> Handler<B> {
+    if !i.has_lock_prefix() {
+        return binary!(i, alu::<B, O>);
+    }
+    match kind(i, 1) {
+        Kind::Reg => sized!(width(i, 0), alu_locked::<B, O, R1>),
+        _ => sized!(width(i, 0), alu_locked::<B, O, I>),
+    }
+}
+
+fn unary_form<B: Backend, O: Unary>(i: &Instruction) -> Handler<B> {
+    if i.has_lock_prefix() {
+        return sized!(width(i, 0), unary_locked::<B, O>);
+    }
+    single!(i, unary::<B, O>)
+}
+
+fn multiply_form<B: Backend, const SIGNED: bool>(i: &Instruction) -> Handler<B> {
+    macro_rules! form {
+        ($s:ty) => {
+            match width(i, 0) {
+                Width::W8 => wide::<SIGNED, B, $s, S8>,
+                Width::W16 => wide::<SIGNED, B, $s, S16>,
+                Width::W32 => wide::<SIGNED, B, $s, S32>,
+                Width::W64 => wide::<SIGNED, B, $s, S64>,
+            }
+        };
+    }
+    if kind(i, 0) == Kind::Reg { form!(R0) } else { form!(M) }
+}
+
+fn shifts<B: Backend>(i: &Instruction) -> Option<Handler<B>> {
+    Some(match i.mnemonic() {
+        Mnemonic::Shl | Mnemonic::Sal => shift_form::<B, Shl>(i),
+        Mnemonic::Shr => shift_form::<B, Shr>(i),
+        Mnemonic::Sar => shift_form::<B, Sar>(i),
+        Mnemonic::Rol => rotate_form::<B, Rol>(i),
+        Mnemonic::Ror => rotate_form::<B, Ror>(i),
+        Mnemonic::Rcl if kind(i, 1) == Kind::Reg => {
+            sized_complex!(width(i, 0), rotate_through [true, ByCl])
+        }
+        Mnemonic::Rcl => sized_complex!(width(i, 0), rotate_through [true, ByImm]),
+        Mnemonic::Rcr if kind(i, 1) == Kind::Reg => {
+            sized_complex!(width(i, 0), rotate_through [false, ByCl])
+        }
+        Mnemonic::Rcr => sized_complex!(width(i, 0), rotate_through [false, ByImm]),
+        Mnemonic::Shld => double_form::<B, Shld>(i),
+        Mnemonic::Shrd => double_form::<B, Shrd>(i),
+        _ => return None,
+    })
+}
+
+fn shift_form<B: Backend, O: Shift>(i: &Instruction) -> Handler<B> {
+    match kind(i, 1) {
+        Kind::Reg => single!(i, shift::<B, O, ByCl>),
+        _ => single!(i, shift::<B, O, ByImm>),
+    }
+}
+
+fn rotate_form<B: Backend, O: Rotate>(i: &Instruction) -> Handler<B> {
+    match kind(i, 1) {
+        Kind::Reg => single!(i, rotate::<B, O, ByCl>),
+        _ => single!(i, rotate::<B, O, ByImm>),
+    }
+}
+
+fn double_form<B: Backend, O: Double>(i: &Instruction) -> Handler<B> {
+    match kind(i, 2) {
+        Kind::Reg => single!(i, double::<B, O, ByCl>),
+        _ => single!(i, double::<B, O, ByImm>),
+    }
+}
+
+fn bit_ops<B: Backend>(i: &Instruction) -> Option<Handler<B>> {
+    Some(match i.mnemonic() {
+        Mnemonic::Bt => bit_form::<B, bits::Test>(i),
+        Mnemonic::Bts => bit_form::<B, Set>(i),
+        Mnemonic::Btr => bit_form::<B, Reset>(i),
+        Mnemonic::Btc => bit_form::<B, Complement>(i),
+        Mnemonic::Bsf => scan_form::<B, false>(i),
+        Mnemonic::Bsr => scan_form::<B, true>(i),
+        Mnemonic::Popcnt if kind(i, 1) == Kind::Reg => sized!(width(i, 0), popcnt::<B, R1>),
+        Mnemonic::Popcnt => sized!(width(i, 0), popcnt::<B, M>),
+        Mnemonic::Xadd if kind(i, 0) == Kind::Reg => sized!(width(i, 0), xadd_register::<B>),
+        Mnemonic::Xadd => sized!(width(i, 0), xadd_memory::<B>),
+        Mnemonic::Cmpxchg if kind(i, 0) == Kind::Reg => {
+            sized!(width(i, 0), cmpxchg_register::<B>)
+        }
+        Mnemonic::Cmpxchg => sized!(width(i, 0), cmpxchg_memory::<B>),
+        Mnemonic::Cmpxchg8b => complex!(cmpxchg_pair::<false>),
+        Mnemonic::Cmpxchg16b => complex!(cmpxchg_pair::<true>),
+        _ => return None,
+    })
+}
+
+fn bit_form<B: Backend, O: BitOp>(i: &Instruction) -> Handler<B> {
+    macro_rules! memory {
+        ($f:ident, $s:ty, $far:literal) => {
+            match width(i, 0) {
+                Width::W16 => $f::<B, O, $s, $far, S16>,
+                Width::W32 => $f::<B, O, $s, $far, S32>,
+                _ => $f::<B, O, $s, $far, S64>,
+            }
+        };
+    }
+    match (kind(i, 0), kind(i, 1), i.has_lock_prefix()) {
+        (Kind::Reg, Kind::Reg, _) => sized!(width(i, 0), in_register::<B, O, R1>),
+        (Kind::Reg, ..) => sized!(width(i, 0), in_register::<B, O, I>),
+        (_, Kind::Reg, false) => memory!(in_memory, R1, true),
+        (_, Kind::Reg, true) => memory!(in_memory_locked, R1, true),
+        (_, _, false) => memory!(in_memory, I, false),
+        (_, _, true) => memory!(in_memory_locked, I, false),
+    }
+}
+
+fn scan_form<B: Backend, const REVERSE: bool>(i: &Instruction) -> Handler<B> {
+    macro_rules! form {
+        ($s:ty) => {
+            match width(i, 0) {
+                Width::W16 => scan::<B, REVERSE, $s, S16>,
+                Width::W32 => scan::<B, REVERSE, $s, S32>,
+                _ => scan::<B, REVERSE, $s, S64>,
+            }
+        };
+    }
+    if kind(i, 1) == Kind::Reg { form!(R1) } else { form!(M) }
+}
+
+fn movement<B: Backend>(i: &Instruction) -> Option<Handler<B>> {
+    let gpr = |n| kind(i, n) != Kind::Reg || i.op_register(n).is_gpr();
+    Some(match i.mnemonic() {
+        Mnemonic::Mov if gpr(0) && gpr(1) => binary!(i, mov::<B>),
+        Mnemonic::Movzx => extend_form::<B, false>(i),
+        Mnemonic::Movsx | Mnemonic::Movsxd => extend_form::<B, true>(i),
+        Mnemonic::Lea => sized!(width(i, 0), lea::<B>),
+        Mnemonic::Xchg => match (kind(i, 0), kind(i, 1)) {
+            (Kind::Reg, Kind::Reg) => sized!(width(i, 0), xchg_registers::<B>),
+            (Kind::Reg, _) => exchange::<B, 0>(i),
+            _ => exchange::<B, 1>(i),
+        },
+        Mnemonic::Bswap => sized!(width(i, 0), bswap::<B>),
+        Mnemonic::Movbe if kind(i, 0) == Kind::Reg => sized!(width(i, 0), movbe::<B, R0, M>),
+        Mnemonic::Movbe => sized!(width(i, 0), movbe::<B, M, R1>),
+        Mnemonic::Xlatb => xlat::<B>,
+        Mnemonic::Cbw => extend_accumulator::<B, S8, S16>,
+        Mnemonic::Cwde => extend_accumulator::<B, S16, S32>,
+        Mnemonic::Cdqe => extend_accumulator::<B, S32, S64>,
+        Mnemonic::Cwd => sign_to_dx::<B, S16>,
+        Mnemonic::Cdq => sign_to_dx::<B, S32>,
+        Mnemonic::Cqo => sign_to_dx::<B, S64>,
+        Mnemonic::Lahf => lahf::<B>,
+        Mnemonic::Sahf => sahf::<B>,
+        Mnemonic::Clc => clc::<B>,
+        Mnemonic::Stc => stc::<B>,
+        Mnemonic::Cmc => cmc::<B>,
+        Mnemonic::Salc => salc::<B>,
+        Mnemonic::Nop | Mnemonic::Pause | Mnemonic::Endbr32 | Mnemonic::Endbr64 => nop::<B>,
+        Mnemonic::Reservednop => nop::<B>,
+        Mnemonic::Push if gpr(0) => push_form(i),
+        Mnemonic::Pop if kind(i, 0) == Kind::Mem => sized!(width(i, 0), pop_memory::<B>),
+        Mnemonic::Pop if gpr(0) => sized!(width(i, 0), pop_register::<B>),
+        Mnemonic::Pusha | Mnemonic::Pushad => complex!(pusha),
+        Mnemonic::Popa | Mnemonic::Popad => complex!(popa),
+        Mnemonic::Enter => complex!(enter),
+        Mnemonic::Leave => leave::<B>,
+        _ => return None,
+    })
+}
+
+fn exchange<B: Backend, const N: usize>(i: &Instruction) -> Handler<B> {
+    match width(i, 0) {
+        Width::W8 => xchg_memory::<B, N, S8>,
+        Width::W16 => xchg_memory::<B, N, S16>,
+        Width::W32 => xchg_memory::<B, N, S32>,
+        Width::W64 => xchg_memory::<B, N, S64>,
+    }
+}
+
+fn push_form<B: Backend>(i: &Instruction) -> Handler<B> {
+    match kind(i, 0) {
+        Kind::Reg => sized!(width(i, 0), push_operand::<B, R0>),
+        Kind::Mem => sized!(width(i, 0), push_operand::<B, M>),
+        _ => {
+            let bytes = i.stack_pointer_increment().unsigned_abs();
+            let w = Width::from_bytes(bytes.into()).unwrap_or(Width::W64);
+            sized!(w, push_operand::<B, I>)
+        }
+    }
+}
+
+fn extend_form<B: Backend, const SIGNED: bool>(i: &Instruction) -> Handler<B> {
+    macro_rules! form {
+        ($s:ty, $from:ty) => {
+            match (SIGNED, width(i, 0)) {
+                (false, Width::W16) => movzx::<B, $s, $from, S16>,
+                (false, Width::W32) => movzx::<B, $s, $from, S32>,
+                (false, _) => movzx::<B, $s, $from, S64>,
+                (true, Width::W16) => movsx::<B, $s, $from, S16>,
+                (true, Width::W32) => movsx::<B, $s, $from, S32>,
+                (true, _) => movsx::<B, $s, $from, S64>,
+            }
+        };
+    }
+    match (kind(i, 1), width(i, 1)) {
+        (Kind::Reg, Width::W8) => form!(R1, S8),
+        (Kind::Reg, Width::W16) => form!(R1, S16),
+        (Kind::Reg, _) => form!(R1, S32),
+        (_, Width::W8) => form!(M, S8),
+        (_, Width::W16) => form!(M, S16),
+        _ => form!(M, S32),
+    }
+}
+
+fn conditional<B: Backend>(i: &Instruction) -> Option<Handler<B>> {
+    macro_rules! by_condition {
+        ($($set:ident $cmov:ident $cc:ident;)*) => {
+            match i.mnemonic() {
+                $(Mnemonic::$set if kind(i, 0) == Kind::Reg => setcc::<B, $cc, R0>,
+                Mnemonic::$set => setcc::<B, $cc, M>,
+                Mnemonic::$cmov if kind(i, 1) == Kind::Reg => {
+                    sized!(width(i, 0), cmov::<B, $cc, R1>)
+                }
+                Mnemonic::$cmov => sized!(width(i, 0), cmov::<B, $cc, M>),)*
+                _ => return None,
+            }
+        };
+    }
+    Some(by_condition! {
+        Seto Cmovo CcO; Setno Cmovno CcNo; Setb Cmovb CcB; Setae Cmovae CcAe;
+        Sete Cmove CcE; Setne Cmovne CcNe; Setbe Cmovbe CcBe; Seta Cmova CcA;
+        Sets Cmovs CcS; Setns Cmovns CcNs; Setp Cmovp CcP; Setnp Cmovnp CcNp;
+        Setl Cmovl CcL; Setge Cmovge CcGe; Setle Cmovle CcLe; Setg Cmovg CcG;
+    })
+}

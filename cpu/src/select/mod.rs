@@ -1,0 +1,156 @@
+//! Which semantics an instruction has: one table for every engine.
+
+mod control;
+mod integer;
+mod mmx;
+mod sse;
+mod system;
+mod x87;
+
+use iced_x86::{FlowControl, Instruction, Mnemonic};
+
+use crate::backend::{Backend, Complex, Handler};
+use crate::block::Mode;
+use crate::core::{Core, Exit};
+use crate::cpuid::CpuModel;
+use crate::exception::{Exception, vector};
+use crate::insn::Insn;
+use crate::vector::VectorBackend;
+
+/// An instruction's meaning, and what it does to the block it is in.
+pub struct Selected<B: Backend> {
+    /// Its meaning.
+    pub handler: Handler<B>,
+    /// It is the last of its block.
+    pub ends_block: bool,
+    /// It sets RIP itself.
+    pub jumps: bool,
+}
+
+/// A [`Complex`] function as a type, so that it can be a [`Handler`] of any backend.
+pub trait Rare {
+    /// The function.
+    const RUN: Complex;
+}
+
+/// The handler of a complex instruction.
+pub fn rare<B: Backend, F: Rare>(b: &mut B, i: &Insn) -> Result<(), B::E> {
+    b.complex(i, F::RUN)
+}
+
+/// The handler that runs a plain function over the core.
+macro_rules! complex {
+    ($f:expr) => {{
+        struct F;
+        impl $crate::select::Rare for F {
+            const RUN: $crate::backend::Complex = $f;
+        }
+        $crate::select::rare::<B, F>
+    }};
+}
+pub(crate) use complex;
+
+fn undefined(core: &mut Core, _: &Insn) -> Result<(), Exit> {
+    Err(core.raise(Exception::ud("undefined opcode, or a form or feature this CPU lacks")))
+}
+
+fn not_available(core: &mut Core, _: &Insn) -> Result<(), Exit> {
+    Err(core.raise(Exception::plain(vector::NM, "FPU not available: CR0.EM or CR0.TS is set")))
+}
+
+/// Finds the meaning of `i` in `mode` on `model`.
+pub fn select<B: VectorBackend>(i: &Instruction, mode: Mode, model: &CpuModel) -> Selected<B> {
+    let found = gate::<B>(i, mode, model).or_else(|| {
+        integer::select(i)
+            .or_else(|| control::select(i))
+            .or_else(|| system::select(i))
+            .or_else(|| x87::select(i))
+            .or_else(|| mmx::select(i))
+            .or_else(|| sse::select(i))
+    });
+    let jumps = i.flow_control() != FlowControl::Next;
+    match found {
+        Some(handler) => Selected { handler, ends_block: jumps || ends_block(i), jumps },
+        None => Selected { handler: complex!(undefined), ends_block: true, jumps: false },
+    }
+}
+
+/// Whether what follows `i` may depend on it in ways that a block does not track: the mode, event
+/// inhibition, the number of instructions retired.
+fn ends_block(i: &Instruction) -> bool {
+    i.has_rep_prefix() && i.is_string_instruction()
+        || i.has_repne_prefix() && i.is_string_instruction()
+        || system::ends_block(i)
+}
+
+/// What the mode or the CPU model makes of an instruction before its meaning counts: #UD or #NM.
+fn gate<B: Backend>(i: &Instruction, mode: Mode, model: &CpuModel) -> Option<Handler<B>> {
+    if i.is_invalid() || !i.cpuid_features().iter().all(|f| model.executes(*f)) {
+        return Some(complex!(undefined));
+    }
+    let emulate = mode.has(Mode::FPU_EMULATE);
+    let switched = mode.has(Mode::TASK_SWITCHED);
+    match unit(i) {
+        Unit::Other => None,
+        // SDM vol. 3, table 2-2 and 13.1.
+        Unit::X87 if emulate || switched => Some(complex!(not_available)),
+        Unit::Wait if switched && mode.has(Mode::MONITOR_COPROCESSOR) => {
+            Some(complex!(not_available))
+        }
+        Unit::Mmx if emulate => Some(complex!(undefined)),
+        Unit::Sse if emulate || !mode.has(Mode::OSFXSR) => Some(complex!(undefined)),
+        Unit::Mmx | Unit::Sse | Unit::FxState if switched => Some(complex!(not_available)),
+        Unit::FxState if emulate => Some(complex!(not_available)),
+        _ => None,
+    }
+}
+
+/// The unit whose state an instruction uses, as far as CR0 and CR4 decide on its availability.
+enum Unit {
+    Other,
+    X87,
+    Wait,
+    Mmx,
+    Sse,
+    /// FXSAVE and FXRSTOR.
+    FxState,
+}
+
+fn unit(i: &Instruction) -> Unit {
+    use iced_x86::CpuidFeature as F;
+    match i.mnemonic() {
+        Mnemonic::Wait => return Unit::Wait,
+        Mnemonic::Fxsave | Mnemonic::Fxsave64 | Mnemonic::Fxrstor | Mnemonic::Fxrstor64 => {
+            return Unit::FxState;
+        }
+        // No SIMD state: available whatever CR4 says (SDM vol. 3, 13.1.3).
+        Mnemonic::Crc32
+        | Mnemonic::Popcnt
+        | Mnemonic::Movnti
+        | Mnemonic::Sfence
+        | Mnemonic::Lfence
+        | Mnemonic::Mfence
+        | Mnemonic::Prefetchnta
+        | Mnemonic::Prefetcht0
+        | Mnemonic::Prefetcht1
+        | Mnemonic::Prefetcht2
+        | Mnemonic::Clflush
+        | Mnemonic::Pause => return Unit::Other,
+        _ => {}
+    }
+    let uses_mmx = (0..i.op_count()).any(|n| i.op_register(n).is_mm());
+    for feature in i.cpuid_features() {
+        match feature {
+            F::FPU | F::FPU287 | F::FPU387 => return Unit::X87,
+            // FISTTP came with SSE3 and is an x87 instruction all the same.
+            F::SSE3 if i.mnemonic() == Mnemonic::Fisttp => return Unit::X87,
+            F::SSE | F::SSE2 | F::SSE3 | F::SSSE3 | F::SSE4_1 | F::SSE4_2 if !uses_mmx => {
+                return Unit::Sse;
+            }
+            F::MMX => return Unit::Mmx,
+            _ if uses_mmx => return Unit::Mmx,
+            _ => {}
+        }
+    }
+    Unit::Other
+}

@@ -1,0 +1,81 @@
+//! `cargo xtask`: the project's own commands.
+
+mod test;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Result;
+use brolga_tests::fuzz::{Cases, Target};
+use brolga_tests::{bench, guests};
+use clap::{Parser, Subcommand, ValueEnum};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Brolga's own commands")]
+enum Task {
+    /// Run all checks and tests; the last line counts them
+    Test,
+    /// Fetch and check the Debian guests, and list the cache
+    Guests {
+        /// Ask the mirror for newer packages even if the cache is complete
+        #[arg(long)]
+        refresh: bool,
+    },
+    /// Measure Brolga beside QEMU
+    #[command(subcommand)]
+    Bench(Bench),
+    /// Feed Brolga hostile input; without a target, list the targets
+    Fuzz {
+        target: Option<Target>,
+        /// How many cases
+        #[arg(long, default_value_t = 1000)]
+        count: u64,
+        /// The seed of the first case
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+    },
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// Boot the amd64 guest by the interpreter and by QEMU's TCG
+    Interp {
+        /// How many boots of each
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Task::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<ExitCode> {
+    match task {
+        Task::Test => return test::run(),
+        Task::Guests { refresh } => println!("{}", guests::fetch(refresh)?),
+        Task::Bench(Bench::Interp { rounds }) => println!("{}", bench::interpreter_boot(rounds)?),
+        Task::Fuzz { target: None, .. } => list_targets(),
+        Task::Fuzz { target: Some(target), count, seed } => {
+            let started = Instant::now();
+            target.run(Cases { first: seed, count })?;
+            println!("{count} cases passed in {:.1} s", started.elapsed().as_secs_f32());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list_targets() {
+    for target in Target::value_variants() {
+        if let Some(value) = target.to_possible_value() {
+            let help = value.get_help().map(ToString::to_string).unwrap_or_default();
+            println!("{:10} {help}", value.get_name());
+        }
+    }
+}

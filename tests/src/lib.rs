@@ -1,0 +1,14 @@
+//! What Brolga's cross-crate tests, benches and fuzzers share, and the guests they run.
+
+pub mod bench;
+pub mod binary;
+pub mod dmesg;
+pub mod exit;
+pub mod expect;
+pub mod fuzz;
+pub mod guests;
+pub mod process;
+pub mod shell;
+pub mod suite;
+pub mod table;
+pub mod vmm;
