@@ -174,6 +174,9 @@ pub struct SystemRegs {
     pub misc_enable: u64,
     pub tsc_aux: u64,
     pub tsc_offset: u64,
+    pub tsc_adjust: u64,
+    /// State of the generator behind RDRAND.
+    pub prng: u64,
     pub spec_ctrl: u64,
     pub mtrr_def_type: u64,
     pub mtrr_fixed: [u64; 11],

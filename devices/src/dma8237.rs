@@ -15,7 +15,7 @@ struct Channel {
 
 /// One 8237A.
 #[derive(Debug)]
-struct Dma8237 {
+pub struct Dma8237 {
     channels: [Channel; 4],
     command: u8,
     requests: u8,
@@ -25,7 +25,7 @@ struct Dma8237 {
 }
 
 saved_state! {
-    /// The state of one controller.
+    /// The state of a [`Dma8237`].
     Dma8237Saved of Dma8237 {
         channels: [Channel; 4], command: u8, requests: u8, masks: u8, high_byte: bool,
     }
@@ -33,13 +33,7 @@ saved_state! {
 
 impl Default for Dma8237 {
     fn default() -> Self {
-        Self {
-            channels: Default::default(),
-            command: 0,
-            requests: 0,
-            masks: 0xf,
-            high_byte: false,
-        }
+        Self { channels: Default::default(), command: 0, requests: 0, masks: 0xf, high_byte: false }
     }
 }
 
@@ -50,7 +44,8 @@ impl Dma8237 {
         *self = Self { channels: self.channels, ..Self::default() };
     }
 
-    fn read(&mut self, offset: u16) -> u8 {
+    /// Reads one of the 16 registers.
+    pub fn read(&mut self, _now: VmTime, offset: u16) -> u8 {
         match offset {
             0..8 => {
                 let channel = &self.channels[usize::from(offset / 2)];
@@ -68,7 +63,8 @@ impl Dma8237 {
         }
     }
 
-    fn write(&mut self, offset: u16, value: u8) {
+    /// Writes one of the 16 registers.
+    pub fn write(&mut self, _now: VmTime, offset: u16, value: u8) {
         let bit = 1 << (value & 3);
         let set = value & 4 != 0;
         match offset {
@@ -128,20 +124,20 @@ impl DmaPair {
     }
 
     /// Reads a register.
-    pub fn read(&mut self, _now: VmTime, offset: u16) -> u8 {
+    pub fn read(&mut self, now: VmTime, offset: u16) -> u8 {
         match offset {
-            0x00..0x10 => self.first.read(offset),
-            0x10..0x20 => self.second.read(offset - Self::SECOND),
+            0x00..0x10 => self.first.read(now, offset),
+            0x10..0x20 => self.second.read(now, offset - Self::SECOND),
             0x20..0x30 => self.pages[usize::from(offset - Self::PAGES)],
             _ => 0xff,
         }
     }
 
     /// Writes a register.
-    pub fn write(&mut self, _now: VmTime, offset: u16, value: u8) {
+    pub fn write(&mut self, now: VmTime, offset: u16, value: u8) {
         match offset {
-            0x00..0x10 => self.first.write(offset, value),
-            0x10..0x20 => self.second.write(offset - Self::SECOND, value),
+            0x00..0x10 => self.first.write(now, offset, value),
+            0x10..0x20 => self.second.write(now, offset - Self::SECOND, value),
             0x20..0x30 => self.pages[usize::from(offset - Self::PAGES)] = value,
             _ => {}
         }

@@ -134,9 +134,9 @@ impl IoApic {
             // The arbitration id follows the id.
             0 | 2 => u32::from(self.id) << 24,
             1 => VERSION,
-            _ => self.selected_entry().map_or(0, |(pin, shift)| {
-                (self.entries[pin].0 >> shift) as u32
-            }),
+            _ => self
+                .selected_entry()
+                .map_or(0, |(pin, shift)| (self.entries[pin].0 >> shift) as u32),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The local APIC, as xAPIC and x2APIC (Intel SDM vol. 3, chapter "Advanced Programmable Interrupt
-//! Controller"; section numbers are those of the 2023 edition, 11.x in older ones: 12.4 local APIC,
-//! 12.5 local vector table and timer, 12.6 IPIs, 12.8 handling interrupts, 12.12 x2APIC).
+//! Controller"; sections are numbered as while that was chapter 10, up to 2022: later editions
+//! count 11.x and 12.x).
 //!
 //! Not modelled: EOI-broadcast suppression, the CMCI entry, arbitration ids, and level-triggered
 //! fixed interrupts on LINT0 (they are taken at their rising edge).
@@ -33,15 +33,14 @@ const ESR_SEND_ILLEGAL_VECTOR: u32 = 1 << 5;
 const ESR_RECEIVE_ILLEGAL_VECTOR: u32 = 1 << 6;
 const ESR_ILLEGAL_REGISTER: u32 = 1 << 7;
 
-/// The entries of the local vector table, in the order of their registers.
+/// The entries of the local vector table that something here raises, by the order of their
+/// registers; 1 and 2 are the thermal sensor's and the performance counters'.
 #[derive(Clone, Copy)]
 enum Lvt {
-    Timer,
-    Thermal,
-    PerformanceCounter,
-    Lint0,
-    Lint1,
-    Error,
+    Timer = 0,
+    Lint0 = 3,
+    Lint1 = 4,
+    Error = 5,
 }
 
 /// What the machine fixes when it builds a local APIC.
@@ -72,7 +71,7 @@ pub enum CpuSignal {
     ExtInt,
 }
 
-/// Whom an IPI goes to (12.6.1, destination shorthand; to itself needs no message).
+/// Whom an IPI goes to (10.6.1, destination shorthand; to itself needs no message).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Shorthand {
     /// Those that match the message's destination.
@@ -131,7 +130,7 @@ saved_state! {
 }
 
 impl Lapic {
-    /// A local APIC at power-on: enabled by its base register, disabled by software (12.4.7.1).
+    /// A local APIC at power-on: enabled by its base register, disabled by software (10.4.7.1).
     pub fn new(config: LapicConfig) -> Self {
         let bootstrap = if config.bootstrap { BASE_BOOTSTRAP } else { 0 };
         Self {
@@ -163,7 +162,7 @@ impl Lapic {
     }
 
     /// What INIT does: everything but the id and the base register is as after power-on
-    /// (12.4.7.3). Signals that came after the INIT are not lost.
+    /// (10.4.7.3). Signals that came after the INIT are not lost.
     pub fn init(&mut self) {
         let signals = std::mem::take(&mut self.signals);
         let (xapic_id, base, lint) = (self.xapic_id, self.base, self.lint);
@@ -188,10 +187,10 @@ impl Lapic {
         (self.enabled() && !self.x2apic()).then_some(self.base & !0xfff)
     }
 
-    /// Writes IA32_APIC_BASE. The transitions between the modes are those of figure 12-27;
-    /// switching the APIC off loses its state (12.4.3).
+    /// Writes IA32_APIC_BASE. The transitions between the modes are those of figure 10-27;
+    /// switching the APIC off loses its state (10.4.3).
     pub fn set_base(&mut self, _now: VmTime, value: u64) -> Result<(), MsrFault> {
-        let defined = (1u64 << self.config.physical_bits.min(52)) - 1 & !0x2ff;
+        let defined = ((1u64 << self.config.physical_bits.min(52)) - 1) & !0x2ff;
         let mode = |base: u64| (base & BASE_ENABLE != 0, base & BASE_X2APIC != 0);
         let allowed = match (mode(self.base), mode(value)) {
             (_, (false, true)) => false,
@@ -229,12 +228,12 @@ impl Lapic {
         self.tpr >> 4
     }
 
-    /// Writes CR8 (12.8.6.1: the subclass becomes zero).
+    /// Writes CR8 (10.8.6.1: the subclass becomes zero).
     pub fn set_cr8(&mut self, value: u8) {
         self.tpr = value << 4;
     }
 
-    /// The processor priority (12.8.3.1).
+    /// The processor priority (10.8.3.1).
     pub fn processor_priority(&self) -> u8 {
         let serving = self.isr.highest().unwrap_or(0);
         if self.tpr >> 4 >= serving >> 4 { self.tpr } else { serving & 0xf0 }
@@ -247,7 +246,7 @@ impl Lapic {
     }
 
     /// The processor takes an interrupt: its vector, which is the spurious one if the interrupt
-    /// is no longer deliverable (12.9).
+    /// is no longer deliverable (10.9).
     pub fn acknowledge(&mut self) -> u8 {
         match self.pending() {
             Some(vector) => {
@@ -262,7 +261,7 @@ impl Lapic {
     /// Whether the 8259's interrupt, wired to LINT0, passes to the processor.
     pub fn accept_lint0(&self) -> bool {
         if !self.enabled() {
-            // Then LINT0 is the processor's INTR pin (12.4.3).
+            // Then LINT0 is the processor's INTR pin (10.4.3).
             return true;
         }
         let entry = self.lvt[Lvt::Lint0 as usize];
@@ -296,7 +295,7 @@ impl Lapic {
         }
     }
 
-    /// Whether a message's destination includes this APIC (12.6.2, 12.12.9, 12.12.10).
+    /// Whether a message's destination includes this APIC (10.6.2, 10.12.9, 10.12.10).
     pub fn matches(&self, message: &InterruptMessage) -> bool {
         let to = message.destination;
         if !self.enabled() {
@@ -353,7 +352,7 @@ impl Lapic {
     }
 
     /// Takes the vector of a level-triggered interrupt that has ended, to broadcast to the
-    /// IOAPICs (12.8.5).
+    /// IOAPICs (10.8.5).
     pub fn take_eoi(&mut self) -> Option<u8> {
         self.eoi.take()
     }
@@ -378,7 +377,7 @@ impl Lapic {
 
     /// Writes IA32_TSC_DEADLINE; `at` is when the time-stamp counter reaches `value` (none if
     /// that never happens). Zero disarms the timer; in another timer mode the write is ignored
-    /// (12.5.4.1).
+    /// (10.5.4.1).
     pub fn set_tsc_deadline(&mut self, now: VmTime, value: u64, at: Option<VmTime>) {
         self.advance(now);
         if self.timer_mode() == TimerMode::TscDeadline {
@@ -400,7 +399,7 @@ impl Lapic {
         id >> 4 << 16 | 1 << (id & 0xf)
     }
 
-    /// Accepts a fixed interrupt (12.8.4).
+    /// Accepts a fixed interrupt (10.8.4).
     fn accept(&mut self, vector: u8, level: bool) {
         if vector < 16 {
             return self.report(ESR_RECEIVE_ILLEGAL_VECTOR);
@@ -417,7 +416,7 @@ impl Lapic {
         }
     }
 
-    /// Records an error; the first since the status was last written interrupts (12.5.3). An
+    /// Records an error; the first since the status was last written interrupts (10.5.3). An
     /// error entry whose own vector is illegal cannot report itself.
     fn report(&mut self, error: u32) {
         let new = error & !self.errors != 0;

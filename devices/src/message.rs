@@ -1,12 +1,12 @@
-//! Interrupt messages: what IOAPICs, local APICs and MSIs send to local APICs.
+//! Interrupt messages: what IOAPICs and local APICs send to local APICs.
 
 use serde::{Deserialize, Serialize};
 
 /// The destination that means every local APIC, in both destination modes and both APIC modes
-/// (SDM vol. 3, 12.6.2).
+/// (SDM vol. 3, 10.6.2).
 pub const BROADCAST: u32 = u32::MAX;
 
-/// How a message acts on its destination (SDM vol. 3, 12.6.1 and 12.11.2).
+/// How a message acts on its destination (SDM vol. 3, 10.6.1 and 10.11.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DeliveryMode {
     /// An interrupt with the message's vector.
@@ -21,15 +21,15 @@ pub enum DeliveryMode {
     Nmi,
     /// The INIT reset.
     Init,
-    /// Start-up: begin at the real-mode page that the vector names. As an IOAPIC's or MSI's
-    /// encoding it is reserved.
+    /// Start-up: begin at the real-mode page that the vector names. In an
+    /// IOAPIC this encoding is reserved.
     StartUp,
     /// An interrupt whose vector the 8259 supplies.
     ExtInt,
 }
 
 impl DeliveryMode {
-    /// Decodes the three-bit field that ICR, LVT, redirection entries and MSI data share.
+    /// Decodes the three-bit field that ICR, LVT and redirection entries share.
     pub fn from_bits(bits: u32) -> Self {
         match bits & 7 {
             0 => Self::Fixed,
@@ -60,7 +60,7 @@ pub struct InterruptMessage {
 }
 
 impl InterruptMessage {
-    /// The message that an 8-bit destination field (an IOAPIC's, an MSI's, an xAPIC's) addresses.
+    /// The message that an 8-bit destination field (an IOAPIC's, an xAPIC's) addresses.
     pub fn with_short_destination(
         vector: u8,
         delivery: DeliveryMode,
@@ -70,17 +70,5 @@ impl InterruptMessage {
     ) -> Self {
         let destination = if destination == 0xff { BROADCAST } else { destination.into() };
         Self { vector, delivery, destination, logical, level }
-    }
-
-    /// Decodes a message-signalled interrupt: a write of `data` to `address` in the FEE page
-    /// (SDM vol. 3, 12.11).
-    pub fn from_msi(address: u64, data: u32) -> Self {
-        Self::with_short_destination(
-            data as u8,
-            DeliveryMode::from_bits(data >> 8),
-            (address >> 12) as u8,
-            address & 4 != 0,
-            data & 0x8000 != 0,
-        )
     }
 }

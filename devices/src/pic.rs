@@ -171,11 +171,8 @@ impl Pic {
     fn highest_request(&self) -> Option<u8> {
         let requests = self.irr() & !self.imr;
         let serving = if self.special_mask { self.isr & !self.imr } else { self.isr };
-        let nested = if self.master && self.icw4 & ICW4_SPECIAL_FULLY_NESTED != 0 {
-            self.icw3
-        } else {
-            0
-        };
+        let nested =
+            if self.master && self.icw4 & ICW4_SPECIAL_FULLY_NESTED != 0 { self.icw3 } else { 0 };
         let pin = self.by_priority().find(|&pin| (requests | serving) >> pin & 1 != 0)?;
         let bit = 1 << pin;
         (requests & bit != 0 && serving & !nested & bit == 0).then_some(pin)
@@ -211,13 +208,11 @@ impl Pic {
     }
 
     fn write_odd(&mut self, value: u8) {
-        let after_icw3 =
-            if self.icw1 & ICW1_NEEDS_ICW4 != 0 { Expect::Icw4 } else { Expect::Ocw1 };
+        let after_icw3 = if self.icw1 & ICW1_NEEDS_ICW4 != 0 { Expect::Icw4 } else { Expect::Ocw1 };
         match self.expect {
             Expect::Icw2 => {
                 self.vector_base = value & 0xf8;
-                self.expect =
-                    if self.icw1 & ICW1_SINGLE != 0 { after_icw3 } else { Expect::Icw3 };
+                self.expect = if self.icw1 & ICW1_SINGLE != 0 { after_icw3 } else { Expect::Icw3 };
             }
             Expect::Icw3 => {
                 self.icw3 = value;

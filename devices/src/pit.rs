@@ -14,7 +14,7 @@ use channel::Channel;
 pub const HZ: u64 = 1_193_182;
 
 /// The timer. Channel 0's output is a line; those of 1 and 2 are read by [`Pit::output`].
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Pit {
     /// The output of channel 0.
     pub irq: IrqLine,
@@ -28,16 +28,25 @@ saved_state! {
     PitSaved of Pit { irq: IrqLine, channels: [Channel; 3], seen: u64 }
 }
 
+impl Default for Pit {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Pit {
-    /// A timer at power-on. The datasheet leaves its state undefined; here no channel counts.
+    /// A timer at power-on. The datasheet leaves its state undefined; here no channel counts, and
+    /// port 61h keeps the gate of channel 2 low.
     pub fn new() -> Self {
-        Self::default()
+        let mut channels = [Channel::default(); 3];
+        channels[2].set_gate(0, false);
+        Self { irq: IrqLine::default(), channels, seen: 0 }
     }
 
     /// The power-on state.
     pub fn reset(&mut self) {
+        *self = Self { irq: self.irq, seen: self.seen, ..Self::new() };
         self.irq.set(false);
-        self.channels = Default::default();
     }
 
     /// The output of a channel now.
@@ -268,10 +277,7 @@ mod tests {
         let mut bench = Bench::new();
         bench.program(0, 2, 0);
         let start = bench.tick + 1;
-        assert_eq!(
-            bench.pit.next_event(bench.now()),
-            Some(VmTime::from_ticks(start + 0xffff, HZ))
-        );
+        assert_eq!(bench.pit.next_event(bench.now()), Some(VmTime::from_ticks(start + 0xffff, HZ)));
     }
 
     #[test]
@@ -332,10 +338,10 @@ mod tests {
         bench.program(0, 2, 11_932);
         let start = bench.tick + 1;
         let mut now = bench.now();
-        for event in 1..=20_000 {
+        for event in 1..=20_000u64 {
             now = bench.pit.next_event(now).expect("periodic");
             bench.pit.advance(now);
-            let period = (event + 1) / 2;
+            let period = event.div_ceil(2);
             let tick = start + period * 11_932 - event % 2;
             assert_eq!(now, VmTime::from_ticks(tick, HZ), "event {event}");
         }

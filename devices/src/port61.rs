@@ -40,8 +40,8 @@ impl Port61 {
 
     /// Reads the port; `out2` is the output of the 8254's channel 2 now.
     pub fn read(&mut self, now: VmTime, out2: bool) -> u8 {
-        let refresh = now.ticks(pit::HZ) / REFRESH_TICKS % 2 != 0;
-        self.control | u8::from(refresh) << 4 | u8::from(out2) << 5
+        let refreshes = now.ticks(pit::HZ) / REFRESH_TICKS;
+        self.control | (refreshes as u8 & 1) << 4 | u8::from(out2) << 5
     }
 
     /// Writes the port. The machine then sets the 8254's gate from [`gate2`](Self::gate2).

@@ -23,8 +23,8 @@ const REGISTER_D: u8 = 0x0d;
 
 const A_UPDATE_IN_PROGRESS: u8 = 0x80;
 /// Divider bits: 010 is the 32.768 kHz operation, 11x holds the divider in reset.
-const A_DIVIDER: u8 = 0x70;
 const A_DIVIDER_RUNS: u8 = 0x20;
+const A_DIVIDER_RESET: u8 = 0x60;
 
 const B_SET: u8 = 0x80;
 const B_UPDATE_INTERRUPT: u8 = 0x10;
@@ -205,7 +205,7 @@ impl Rtc {
     }
 
     fn divider_stopped(&self) -> bool {
-        self.a & 0x60 == 0x60
+        self.a & A_DIVIDER_RESET == A_DIVIDER_RESET
     }
 
     fn divider(&self, now: VmTime) -> u64 {
@@ -314,7 +314,7 @@ impl Rtc {
     }
 
     fn encode(&self, value: u8) -> u8 {
-        if self.b & B_BINARY != 0 { value } else { value / 10 << 4 | value % 10 }
+        if self.b & B_BINARY != 0 { value } else { (value / 10 * 16) + value % 10 }
     }
 
     fn decode(&self, byte: u8) -> u8 {

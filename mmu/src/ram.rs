@@ -145,6 +145,7 @@ pub enum AtomicOp {
 }
 
 impl AtomicOp {
+    /// The new value.
     pub fn apply(self, old: u64, operand: u64) -> u64 {
         match self {
             Self::Add => old.wrapping_add(operand),

@@ -9,6 +9,7 @@ pub mod fuzz;
 pub mod guests;
 pub mod process;
 pub mod shell;
+pub mod state;
 pub mod suite;
 pub mod table;
 pub mod vmm;

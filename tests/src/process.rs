@@ -28,6 +28,13 @@ impl Finished {
             format!("died of signal {signal}; stderr:\n{}", self.stderr)
         })
     }
+
+    /// Whether all that was printed is one line of Brolga's on stderr.
+    pub fn is_refusal(&self) -> bool {
+        let mut lines = self.stderr.lines();
+        let is_line = lines.next().is_some_and(|line| line.starts_with("brolga: "));
+        is_line && lines.next().is_none() && self.stdout.is_empty()
+    }
 }
 
 /// Runs a command without input. One that takes longer than `limit` is killed: an error.

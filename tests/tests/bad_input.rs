@@ -133,10 +133,7 @@ fn refused(arguments: &[&str]) -> Result<()> {
     let finished = process::run(&mut command, LIMIT)?;
     let status = finished.code()?;
     ensure!(status == exit::USER_ERROR, "{arguments:?}: status {status}: {finished:?}");
-    let lines: Vec<_> = finished.stderr.lines().collect();
-    let is_clear = matches!(lines[..], [line] if line.starts_with("brolga: "));
-    ensure!(is_clear, "{arguments:?}: not one clear line: {:?}", finished.stderr);
-    ensure!(finished.stdout.is_empty(), "{arguments:?}: stdout: {:?}", finished.stdout);
+    ensure!(finished.is_refusal(), "{arguments:?}: not one clear line: {finished:?}");
     let left = fs::read_dir(directory.path())?.count();
     ensure!(left == 0, "{arguments:?}: {left} files were written");
     Ok(())

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use brolga_tests::guests::{AMD64, Flavour, Guest, I686};
+use brolga_tests::guests::{AMD64, Flavour, Guest, I686, I686_PAE};
 use brolga_tests::shell::{BOOT_LIMIT, COMMAND_LIMIT, CTRL_C, CTRL_Z, QUIT, Shell};
 use brolga_tests::suite::{self, trial};
 use brolga_tests::vmm::{Boot, Vmm};
@@ -16,7 +16,15 @@ use libtest_mimic::Trial;
 const END_LIMIT: Duration = Duration::from_secs(30);
 
 fn main() {
-    suite::run([AMD64, I686].into_iter().flat_map(trials).collect())
+    let mut trials: Vec<_> = [AMD64, I686].into_iter().flat_map(trials).collect();
+    // With PAE only the page tables differ from I686: to the shell and back shows them.
+    trials.push(booting(I686_PAE, "powers_off", powers_off));
+    suite::run(trials)
+}
+
+/// A test that boots a guest of its own.
+fn booting(flavour: Flavour, name: &str, test: fn(&Guest) -> Result<()>) -> Trial {
+    trial(format!("{}::{name}", flavour.name), move || test(&flavour.cached()?))
 }
 
 fn trials(flavour: Flavour) -> Vec<Trial> {
@@ -26,9 +34,6 @@ fn trials(flavour: Flavour) -> Vec<Trial> {
         trial(format!("{}::{name}", flavour.name), move || {
             shared.with(|shell| test(shell, flavour))
         })
-    };
-    let booting = |name: &str, test: fn(&Guest) -> Result<()>| {
-        trial(format!("{}::{name}", flavour.name), move || test(&flavour.cached()?))
     };
     vec![
         at_prompt("names_its_machine", names_its_machine),
@@ -40,8 +45,8 @@ fn trials(flavour: Flavour) -> Vec<Trial> {
         at_prompt("log_time_runs_forward", log_time_runs_forward),
         at_prompt("sleeps_five_seconds", sleeps_five_seconds),
         at_prompt("idles_cheaply", idles_cheaply),
-        booting("powers_off", powers_off),
-        booting("reboots", reboots),
+        booting(flavour, "powers_off", powers_off),
+        booting(flavour, "reboots", reboots),
     ]
 }
 

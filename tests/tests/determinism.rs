@@ -4,10 +4,11 @@
 use std::fs;
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use brolga_tests::guests::initramfs::PROMPT;
 use brolga_tests::guests::{AMD64, Flavour, I686};
 use brolga_tests::shell::BOOT_LIMIT;
+use brolga_tests::state::State;
 use brolga_tests::suite::{self, trial};
 use brolga_tests::vmm::{Boot, Vmm};
 use brolga_tests::{dmesg, exit, process};
@@ -22,7 +23,7 @@ fn main() {
 fn boots_alike(flavour: Flavour) -> Result<()> {
     let first = boot(flavour)?;
     let second = boot(flavour)?;
-    ensure!(first.state == second.state, "{} and then {}", first.state, second.state);
+    ensure!(first.state == second.state, "{:?} and then {:?}", first.state, second.state);
     ensure!(first.console == second.console, "the consoles differ");
     // Time stamps of this clock run forward too.
     dmesg::last_time(&first.console)?;
@@ -31,8 +32,7 @@ fn boots_alike(flavour: Flavour) -> Result<()> {
 
 /// What a boot to the prompt left.
 struct Booted {
-    /// The line of `--state-hash`.
-    state: String,
+    state: State,
     console: String,
 }
 
@@ -45,7 +45,6 @@ fn boot(flavour: Flavour) -> Result<Booted> {
     let command = Vmm::Brolga.command(&flavour.cached()?, &boot)?;
     let finished = process::run(Command::new(&command[0]).args(&command[1..]), BOOT_LIMIT)?;
     ensure!(finished.code()? == exit::STOPPED_ON_SERIAL, "no prompt: {}", finished.stderr);
-    let state = finished.stderr.lines().find(|line| line.starts_with("brolga: state "));
-    let state = state.with_context(|| format!("no state in {:?}", finished.stderr))?.to_owned();
+    let state = State::find(&finished.stderr)?;
     Ok(Booted { state, console: fs::read_to_string(console.path())? })
 }

@@ -9,6 +9,7 @@ use brolga_test_roms::{
     exit_rom, halt_forever_rom, hello_rom, reset_loop_rom, spin_rom, triple_fault_rom,
 };
 use brolga_tests::process::{self, Finished};
+use brolga_tests::state::State;
 use brolga_tests::suite::{self, trial};
 use brolga_tests::{binary, exit};
 
@@ -60,7 +61,8 @@ fn instruction_limit() -> Result<()> {
     let arguments = ["--max-insns", "123457", "--state-hash"];
     let finished = run(spin_rom(), &arguments)?;
     ensure!(finished.code()? == exit::INSTRUCTION_LIMIT, "{finished:?}");
-    ensure!(finished.stderr.contains("brolga: state 123457 insns "), "{finished:?}");
+    let instructions = State::find(&finished.stderr)?.instructions;
+    ensure!(instructions == 123_457, "{instructions} instructions were executed");
     Ok(())
 }
 

@@ -191,6 +191,53 @@ impl Core {
         unsafe { host.write(w, v) }
     }
 
+    /// The linear address of a run of `bytes` bytes that needs neither a fault nor a wrap, for
+    /// bulk string operations. `None`: go one by one.
+    fn plain_run(&self, seg: Seg, ea: u64, bytes: u64, write: bool) -> Option<Linear> {
+        if seg.is_flat() {
+            return Some(Linear(ea));
+        }
+        let s = &self.vcpu.segs[seg.index()];
+        let plain = !self.alignment_checked()
+            && (self.vcpu.code64() || segment_violation(s, ea, bytes, write).is_none());
+        let linear = ea.wrapping_add(s.base);
+        let mask = if self.vcpu.code64() { u64::MAX } else { 0xffff_ffff };
+        plain.then_some(Linear(linear & mask))
+    }
+
+    /// Copies `bytes` bytes inside RAM pages, upwards, as a string instruction would in elements
+    /// of `step` bytes. False if that is not possible in one go.
+    pub(crate) fn copy_run(&self, from: (Seg, u64), to: (Seg, u64), bytes: u64, step: u64) -> bool {
+        let run = || {
+            let source = self.plain_run(from.0, from.1, bytes, false)?;
+            let target = self.plain_run(to.0, to.1, bytes, true)?;
+            Some((self.host_read(source, bytes)?, self.host_write(target, bytes)?))
+        };
+        let Some((source, target)) = run() else { return false };
+        // A target just above the source repeats the elements between them.
+        if target.addr().wrapping_sub(source.addr()) < bytes.max(step) {
+            return false;
+        }
+        let (source, target) = (source.addr() as *const u8, target.addr() as *mut u8);
+        // SAFETY: both runs are TLB hits of `bytes` bytes, inside RAM that the map keeps alive;
+        // `copy` allows the target to overlap below the source.
+        unsafe { target.copy_from(source, bytes as usize) };
+        true
+    }
+
+    /// Stores `count` elements of value `v` inside a RAM page. False if that is not possible in
+    /// one go.
+    pub(crate) fn fill_run(&self, to: (Seg, u64), w: Width, count: u64, v: u64) -> bool {
+        let bytes = count * w.bytes();
+        let target = self.plain_run(to.0, to.1, bytes, true);
+        let Some(host) = target.and_then(|t| self.host_write(t, bytes)) else { return false };
+        for n in 0..count {
+            // SAFETY: a TLB hit of all `bytes` bytes, inside RAM that the map keeps alive.
+            unsafe { host.wrapping_add(n * w.bytes()).write(w, v) };
+        }
+        true
+    }
+
     /// Reads 16 bytes at `ea`.
     #[inline(always)]
     pub(crate) fn load128(&mut self, seg: Seg, ea: u64) -> Result<u128, Exit> {
@@ -353,6 +400,7 @@ impl Core {
     #[inline(never)]
     fn read_slow(&mut self, at: Linear, w: Width, by: By) -> Result<u64, Exit> {
         let span = self.span(at, w.bytes(), AccessKind::Read, by)?;
+        self.watch(at, w.bytes(), false, by);
         if span.split >= w.bytes() {
             return Ok(self.read_phys(span.first, w));
         }
@@ -367,6 +415,7 @@ impl Core {
     #[inline(never)]
     fn write_slow(&mut self, at: Linear, w: Width, v: u64, by: By) -> Result<(), Exit> {
         let span = self.span(at, w.bytes(), AccessKind::Write, by)?;
+        self.watch(at, w.bytes(), true, by);
         if span.split >= w.bytes() {
             self.write_phys(span.first, w, v);
             return Ok(());
@@ -375,6 +424,14 @@ impl Core {
             self.write_phys(span.byte(i), Width::W8, v >> (8 * i));
         }
         Ok(())
+    }
+
+    /// Data breakpoints; pages that hold one are not in the TLB.
+    #[inline]
+    fn watch(&mut self, at: Linear, len: u64, write: bool, by: By) {
+        if self.vcpu.sys.dr7 & 0xff != 0 && by != By::System {
+            crate::system::debug::data_access(self, at, len, write);
+        }
     }
 
     /// Translates all pages of an access of up to a page's size.

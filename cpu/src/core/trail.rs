@@ -1,7 +1,7 @@
 //! What led here: the last control transfers, kept for crash reports.
 
 /// Control transfers remembered.
-pub const TRANSFERS: usize = 32;
+const TRANSFERS: usize = 32;
 
 /// A taken control transfer that ended a block.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

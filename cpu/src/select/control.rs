@@ -40,7 +40,6 @@ fn branches<B: Backend>(i: &Instruction) -> Option<Handler<B>> {
         Mnemonic::Loope => loop_while::<B, WhileEqual>,
         Mnemonic::Loopne => loop_while::<B, WhileNotEqual>,
         Mnemonic::Jcxz | Mnemonic::Jecxz | Mnemonic::Jrcxz => jcxz::<B>,
-        Mnemonic::Into => into::<B>,
         _ => return None,
     })
 }

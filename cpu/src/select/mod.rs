@@ -1,6 +1,7 @@
 //! Which semantics an instruction has: one table for every engine.
 
 mod control;
+mod features;
 mod integer;
 mod mmx;
 mod sse;
@@ -85,7 +86,7 @@ fn ends_block(i: &Instruction) -> bool {
 
 /// What the mode or the CPU model makes of an instruction before its meaning counts: #UD or #NM.
 fn gate<B: Backend>(i: &Instruction, mode: Mode, model: &CpuModel) -> Option<Handler<B>> {
-    if i.is_invalid() || !i.cpuid_features().iter().all(|f| model.executes(*f)) {
+    if i.is_invalid() || !i.cpuid_features().iter().all(|f| features::executes(model, *f)) {
         return Some(complex!(undefined));
     }
     let emulate = mode.has(Mode::FPU_EMULATE);
@@ -138,12 +139,12 @@ fn unit(i: &Instruction) -> Unit {
         | Mnemonic::Pause => return Unit::Other,
         _ => {}
     }
+    if x87::is_x87(i) {
+        return Unit::X87;
+    }
     let uses_mmx = (0..i.op_count()).any(|n| i.op_register(n).is_mm());
     for feature in i.cpuid_features() {
         match feature {
-            F::FPU | F::FPU287 | F::FPU387 => return Unit::X87,
-            // FISTTP came with SSE3 and is an x87 instruction all the same.
-            F::SSE3 if i.mnemonic() == Mnemonic::Fisttp => return Unit::X87,
             F::SSE | F::SSE2 | F::SSE3 | F::SSSE3 | F::SSE4_1 | F::SSE4_2 if !uses_mmx => {
                 return Unit::Sse;
             }

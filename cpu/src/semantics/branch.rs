@@ -115,15 +115,3 @@ pub fn jcxz<B: Backend>(b: &mut B, i: &Insn) -> Result<(), B::E> {
     let zero = is_zero(b, count);
     b.branch_if(i, zero)
 }
-
-/// INTO: the interrupt if OF is set, else nothing.
-pub fn into<B: Backend>(b: &mut B, i: &Insn) -> Result<(), B::E> {
-    b.complex(i, |core, i| {
-        if core.vcpu.flags.of() {
-            return crate::system::interrupt::into_overflow(core, i);
-        }
-        let next = core.next_ip(i);
-        core.set_rip(next);
-        Ok(())
-    })
-}

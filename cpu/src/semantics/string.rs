@@ -1,7 +1,7 @@
 //! String instructions with their REP prefixes. One iteration counts as one retired instruction,
 //! so that a repetition can be interrupted, single-stepped and resumed at any iteration.
 
-use brolga_mmu::Width;
+use brolga_mmu::{PAGE_SIZE, Width};
 
 use super::operand::Size;
 use crate::backend::Backend;
@@ -30,50 +30,101 @@ fn step(core: &mut Core, i: &Insn, w: Width, r: u8) {
 /// Whether a repetition ends after this iteration.
 type Ends = bool;
 
-/// Runs `one` once, or under REP as often as rCX and the slice allow.
+/// Runs `one` once, or under REP as often as rCX and the slice allow. `bulk` may do up to the given
+/// number of iterations in one go and returns how many it has done.
 fn repeat(
     core: &mut Core,
     i: &Insn,
+    mut bulk: impl FnMut(&mut Core, &Insn, u64) -> u64,
     mut one: impl FnMut(&mut Core, &Insn) -> Result<Ends, Exit>,
 ) -> Result<(), Exit> {
     if !i.has(bits::REP | bits::REPNE) {
         return one(core, i).map(drop);
     }
     let mut count = core.reg(i.addrsize, gpr::RCX);
-    let mut left = core.iterations_left();
+    let budget = core.iterations_left();
     let mut done = 0;
-    loop {
-        if count == 0 {
-            core.retire_iterations(done);
-            return Ok(());
-        }
-        match one(core, i) {
-            Ok(ends) => {
-                done += 1;
-                count = count.wrapping_sub(1);
-                core.set_reg(i.addrsize, gpr::RCX, count);
-                if ends || count == 0 {
-                    core.retire_iterations(done);
-                    return Ok(());
-                }
-            }
-            Err(exit) => {
-                core.retire_partial(done);
-                return Err(exit);
-            }
-        }
-        left -= 1;
-        if left == 0 || core.must_leave() {
+    while count != 0 {
+        if done >= budget || done > 0 && core.must_leave() {
             core.retire_partial(done);
             return Err(Exit::Again);
         }
+        let mut ends = false;
+        let mut steps = bulk(core, i, count.min(budget - done));
+        if steps == 0 {
+            match one(core, i) {
+                Ok(last) => (ends, steps) = (last, 1),
+                Err(exit) => {
+                    core.retire_partial(done);
+                    return Err(exit);
+                }
+            }
+        }
+        done += steps;
+        count -= steps;
+        core.set_reg(i.addrsize, gpr::RCX, count);
+        if ends {
+            break;
+        }
     }
+    core.retire_iterations(done);
+    Ok(())
+}
+
+/// No bulk form.
+fn singly(_: &mut Core, _: &Insn, _: u64) -> u64 {
+    0
+}
+
+/// How many of `most` elements upwards from offset `at` lie in its page, below the wrap of the
+/// address size. Pages are those of offsets: the caller checks the linear ones.
+fn in_page(core: &Core, i: &Insn, seg: Seg, at: u64, w: Width, most: u64) -> u64 {
+    let linear = at.wrapping_add(core.seg_base(seg));
+    let to_page_end = PAGE_SIZE - (linear & (PAGE_SIZE - 1));
+    let to_wrap = (i.addrsize.mask() - at).saturating_add(1);
+    most.min(to_page_end.min(to_wrap) / w.bytes())
+}
+
+/// Moves an index register up by `n` elements.
+fn advance(core: &mut Core, i: &Insn, w: Width, r: u8, n: u64) {
+    let at = core.reg(i.addrsize, r);
+    core.set_reg(i.addrsize, r, at.wrapping_add(n * w.bytes()) & i.addrsize.mask());
+}
+
+fn copy_bulk<W: Size>(core: &mut Core, i: &Insn, most: u64) -> u64 {
+    let (si, di) = (offset(core, i, gpr::RSI), offset(core, i, gpr::RDI));
+    let n = in_page(core, i, i.seg, si, W::W, most);
+    let n = in_page(core, i, es(i), di, W::W, n);
+    let bytes = n * W::W.bytes();
+    if n < 2
+        || core.vcpu.eflags & rflags::DF != 0
+        || !core.copy_run((i.seg, si), (es(i), di), bytes, W::W.bytes())
+    {
+        return 0;
+    }
+    advance(core, i, W::W, gpr::RSI, n);
+    advance(core, i, W::W, gpr::RDI, n);
+    n
+}
+
+fn fill_bulk<W: Size>(core: &mut Core, i: &Insn, most: u64) -> u64 {
+    let di = offset(core, i, gpr::RDI);
+    let n = in_page(core, i, es(i), di, W::W, most);
+    let v = core.reg(W::W, gpr::RAX);
+    if n < 2
+        || core.vcpu.eflags & rflags::DF != 0
+        || !core.fill_run((es(i), di), W::W, n, v)
+    {
+        return 0;
+    }
+    advance(core, i, W::W, gpr::RDI, n);
+    n
 }
 
 /// MOVS.
 pub fn movs<W: Size>(core: &mut Core, i: &Insn) -> Result<(), Exit> {
     let to = es(i);
-    repeat(core, i, |core, i| {
+    repeat(core, i, copy_bulk::<W>, |core, i| {
         let (si, di) = (offset(core, i, gpr::RSI), offset(core, i, gpr::RDI));
         let v = core.load(W::W, i.seg, si)?;
         core.store(W::W, to, di, v)?;
@@ -86,7 +137,7 @@ pub fn movs<W: Size>(core: &mut Core, i: &Insn) -> Result<(), Exit> {
 /// STOS.
 pub fn stos<W: Size>(core: &mut Core, i: &Insn) -> Result<(), Exit> {
     let to = es(i);
-    repeat(core, i, |core, i| {
+    repeat(core, i, fill_bulk::<W>, |core, i| {
         let (v, di) = (core.reg(W::W, gpr::RAX), offset(core, i, gpr::RDI));
         core.store(W::W, to, di, v)?;
         step(core, i, W::W, gpr::RDI);
@@ -96,7 +147,7 @@ pub fn stos<W: Size>(core: &mut Core, i: &Insn) -> Result<(), Exit> {
 
 /// LODS.
 pub fn lods<W: Size>(core: &mut Core, i: &Insn) -> Result<(), Exit> {
-    repeat(core, i, |core, i| {
+    repeat(core, i, singly, |core, i| {
         let si = offset(core, i, gpr::RSI);
         let v = core.load(W::W, i.seg, si)?;
         core.set_reg(W::W, gpr::RAX, v);
@@ -113,7 +164,7 @@ fn mismatch(i: &Insn, equal: bool) -> Ends {
 /// CMPS.
 pub fn cmps<W: Size>(core: &mut Core, i: &Insn) -> Result<(), Exit> {
     let other = es(i);
-    repeat(core, i, |core, i| {
+    repeat(core, i, singly, |core, i| {
         let (si, di) = (offset(core, i, gpr::RSI), offset(core, i, gpr::RDI));
         let a = core.load(W::W, i.seg, si)?;
         let b = core.load(W::W, other, di)?;
@@ -127,7 +178,7 @@ pub fn cmps<W: Size>(core: &mut Core, i: &Insn) -> Result<(), Exit> {
 /// SCAS.
 pub fn scas<W: Size>(core: &mut Core, i: &Insn) -> Result<(), Exit> {
     let other = es(i);
-    repeat(core, i, |core, i| {
+    repeat(core, i, singly, |core, i| {
         let (a, di) = (core.reg(W::W, gpr::RAX), offset(core, i, gpr::RDI));
         let b = core.load(W::W, other, di)?;
         compare(core, W::W, a, b);

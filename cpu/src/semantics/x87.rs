@@ -1,4 +1,5 @@
-//! x87 instructions: operands, availability and exception reporting around [`crate::x87`].
+//! x87 instructions: operands and exception reporting around [`crate::x87`]. Whether the FPU is
+//! available at all has been decided at selection.
 
 use brolga_mmu::{Linear, Width};
 use iced_x86::{Code, Mnemonic};
@@ -21,7 +22,6 @@ pub fn execute(core: &mut Core, i: &Insn) -> Result<(), Exit> {
         return Err(undefined(core));
     };
     let mnemonic = code.mnemonic();
-    check_available(core, mnemonic)?;
     if !is_non_waiting(mnemonic) {
         report_pending(core)?;
     }
@@ -40,19 +40,6 @@ pub fn execute(core: &mut Core, i: &Insn) -> Result<(), Exit> {
 
 fn undefined(core: &mut Core) -> Exit {
     core.raise(Exception::ud("not an x87 instruction"))
-}
-
-/// #NM where the FPU is emulated or belongs to another task (SDM vol. 3, 2.5 and table 2-2).
-fn check_available(core: &mut Core, mnemonic: Mnemonic) -> Result<(), Exit> {
-    let flags = core.vcpu.sys.cr0;
-    let unavailable = match mnemonic {
-        Mnemonic::Wait => flags & (cr0::MP | cr0::TS) == cr0::MP | cr0::TS,
-        _ => flags & (cr0::EM | cr0::TS) != 0,
-    };
-    if unavailable {
-        return Err(core.raise(Exception::plain(vector::NM, "x87 with CR0.EM or CR0.TS set")));
-    }
-    Ok(())
 }
 
 /// #MF if an unmasked exception waits and CR0.NE asks for it. With NE clear a PC reports through

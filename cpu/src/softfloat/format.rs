@@ -8,8 +8,8 @@ pub(super) const INTEGER_BIT: u64 = 1 << 63;
 /// The bit that makes a NaN quiet, in a left-aligned significand.
 const QUIET_BIT: u64 = 1 << 62;
 
-/// What kind of datum an encoding is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What kind of datum an encoding is; those that are numbers or infinities come first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
     /// Plus or minus zero.
     Zero,
@@ -213,6 +213,7 @@ impl Format for F80 {
     const EMAX: i32 = 16383;
     const BIAS_ADJUST: Option<i32> = Some(24576);
 
+    #[inline]
     fn unpack(bits: Self) -> Unpacked {
         let biased = u32::from(bits.se & 0x7FFF);
         let (class, exp, sig) = match (biased, bits.sig & INTEGER_BIT != 0) {

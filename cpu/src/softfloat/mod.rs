@@ -134,6 +134,7 @@ pub struct Env {
 
 impl Env {
     /// The environment that an MXCSR value describes, its sticky flags left out.
+    #[inline]
     pub fn from_mxcsr(mxcsr: u32) -> Self {
         Self {
             rounding: Rounding::from_rc(mxcsr >> 13),
@@ -145,6 +146,7 @@ impl Env {
     }
 
     /// The environment that an x87 control word describes.
+    #[inline]
     pub fn from_x87_control(control: u16) -> Self {
         Self {
             rounding: Rounding::from_rc(u32::from(control >> 10)),
@@ -156,21 +158,25 @@ impl Env {
     }
 
     /// Adds exception flags.
+    #[inline]
     pub fn raise(&mut self, flags: u8) {
         self.flags |= flags;
     }
 
     /// Those raised exceptions that are not masked.
+    #[inline]
     pub fn unmasked(&self) -> u8 {
         self.flags & !self.masks
     }
 
     /// Whether all of `flags` are masked.
+    #[inline]
     pub(crate) fn masked(&self, flags: u8) -> bool {
         self.masks & flags == flags
     }
 
     /// Unpacks an operand, as zero if it is denormal under DAZ.
+    #[inline]
     fn operand<F: Format>(&self, bits: F::Bits) -> Unpacked {
         let mut x = F::unpack(bits);
         if self.daz && x.class == Class::Subnormal {
@@ -182,6 +188,7 @@ impl Env {
 
     /// Raises the denormal exception if one of `operands` is denormal. False if that exception is
     /// unmasked, so that the operation must not go on.
+    #[inline]
     pub(crate) fn check_denormal(&mut self, operands: &[Unpacked]) -> bool {
         if operands.iter().all(|x| x.class != Class::Subnormal) {
             return true;
@@ -197,7 +204,16 @@ impl Env {
     }
 
     /// The NaN that an operation on these operands returns, if one of them forces a NaN.
+    #[inline]
     pub(crate) fn nan_operand<F: Format>(&mut self, operands: &[Unpacked]) -> Option<F::Bits> {
+        if operands.iter().all(|x| x.class <= Class::Infinity) {
+            return None;
+        }
+        self.choose_nan::<F>(operands)
+    }
+
+    #[cold]
+    fn choose_nan<F: Format>(&mut self, operands: &[Unpacked]) -> Option<F::Bits> {
         if operands.iter().any(|x| x.class == Class::Unsupported) {
             return Some(self.invalid::<F>());
         }

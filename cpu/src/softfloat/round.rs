@@ -14,6 +14,7 @@ pub(crate) struct Exact {
 
 impl Exact {
     /// Shifts a non-zero significand up to bit 127.
+    #[inline]
     pub(crate) fn normalized(sign: bool, exp: i32, sig: u128) -> Self {
         let shift = sig.leading_zeros();
         Self { sign, exp: exp - shift as i32, sig: sig << (shift & 127) }
@@ -21,6 +22,7 @@ impl Exact {
 }
 
 /// Shifts right, OR-ing what falls off into bit 0.
+#[inline]
 pub(super) fn shift_right_jam(sig: u128, count: u32) -> u128 {
     match count {
         0 => sig,
@@ -40,6 +42,7 @@ struct Rounded {
 
 /// Whether rounding adds one unit: `odd` is the lowest kept bit, `rest` the discarded part,
 /// left-aligned.
+#[inline]
 pub(super) fn increments(rounding: Rounding, sign: bool, odd: bool, rest: u128) -> bool {
     const HALF: u128 = 1 << 127;
     match rounding {
@@ -51,6 +54,7 @@ pub(super) fn increments(rounding: Rounding, sign: bool, odd: bool, rest: u128) 
 }
 
 /// Rounds to the top `precision` bits (at most 64).
+#[inline]
 fn round_sig(sign: bool, sig: u128, precision: u32, rounding: Rounding) -> Rounded {
     let kept = (sig >> (128 - precision)) as u64;
     let rest = sig << precision;
@@ -85,6 +89,7 @@ fn finish<F: Format>(sign: bool, biased: u32, rounded: &Rounded, env: &mut Env) 
     F::pack(sign, biased, rounded.sig)
 }
 
+#[cold]
 fn overflow<F: Format>(
     sign: bool,
     exp: i32,
@@ -119,6 +124,7 @@ fn overflow<F: Format>(
     }
 }
 
+#[cold]
 fn underflow<F: Format>(
     x: Exact,
     exp: i32,
@@ -129,16 +135,16 @@ fn underflow<F: Format>(
     if !env.masked(flag::UNDERFLOW) {
         env.raise(flag::UNDERFLOW);
         let biased = exp + F::EMAX + F::BIAS_ADJUST.unwrap_or(0);
-        if biased > 0 {
-            return finish::<F>(x.sign, biased as u32, unbounded, env);
+        // As for overflow.
+        if biased > 0 || F::BIAS_ADJUST.is_none() {
+            return finish::<F>(x.sign, biased as u32 & F::SPECIAL, unbounded, env);
         }
-        if F::BIAS_ADJUST.is_some() {
-            // Too small even for the adjusted range (FSCALE): a zero (SDM vol 1, 8.5.5).
-            env.raise(flag::INEXACT);
-            env.rounded_up = false;
-            return F::zero(x.sign);
-        }
-    } else if env.ftz {
+        // Too small even for the adjusted range (FSCALE): a zero (SDM vol 1, 8.5.5).
+        env.raise(flag::INEXACT);
+        env.rounded_up = false;
+        return F::zero(x.sign);
+    }
+    if env.ftz {
         env.raise(flag::UNDERFLOW | flag::INEXACT);
         env.rounded_up = false;
         return F::zero(x.sign);

@@ -68,6 +68,20 @@ fn exact_tiny_result_underflows_only_unmasked() {
     assert_eq!(env.unmasked(), flag::UNDERFLOW);
 }
 
+/// The flags that an unmasked overflow or underflow leaves in MXCSR, as seen on an EPYC 9005.
+#[test]
+fn unmasked_overflow_and_underflow_report_inexact_results() {
+    let flags_of_product = |a, b| {
+        let mut env = Env { masks: 0, ..Env::default() };
+        mul::<F32>(a, b, &mut env);
+        env.flags
+    };
+    assert_eq!(flags_of_product(0x7F7F_FFFF, 0x7F7F_FFFF), flag::OVERFLOW | flag::INEXACT);
+    assert_eq!(flags_of_product(0x7F00_0000, 0x7F00_0000), flag::OVERFLOW);
+    assert_eq!(flags_of_product(0x00FF_FFFF, 0x00FF_FFFF), flag::UNDERFLOW | flag::INEXACT);
+    assert_eq!(flags_of_product(0x00FF_FFFF, 0x3F00_0000), flag::UNDERFLOW);
+}
+
 #[test]
 fn scale_beyond_the_adjusted_range_gives_infinity_or_zero() {
     let mut env = Env { masks: 0, ..masked_x87() };

@@ -2,8 +2,8 @@
 
 use brolga_mmu::{Linear, Width};
 
-use super::interrupt::{Event, deliver};
 use super::Done;
+use super::interrupt::{Event, deliver};
 use crate::backend::Backend;
 use crate::core::{Core, Exit};
 use crate::exception::{Exception, vector};
@@ -74,9 +74,8 @@ fn report(core: &mut Core, bits: u64) {
 /// To be called for a data access of the current instruction in a watched page: a matching
 /// breakpoint traps after the instruction.
 pub fn data_access(core: &mut Core, at: Linear, len: u64, write: bool) {
-    let bits = hits(core, at.0, len, |kind| {
-        kind == Watch::ReadWrite || kind == Watch::Write && write
-    });
+    let bits =
+        hits(core, at.0, len, |kind| kind == Watch::ReadWrite || kind == Watch::Write && write);
     pend(core, bits);
 }
 

@@ -3,9 +3,7 @@
 use brolga_mmu::Width;
 
 use super::descriptor::{Descriptor, extend, fetch, kind, null_segment, set_accessed};
-use super::segment::{
-    check_code_size, hide_privileged_segments, real_segment, stack_segment,
-};
+use super::segment::{check_code_size, hide_privileged_segments, real_segment, stack_segment};
 use super::stack::Stack;
 use super::{Done, gp_on, is_null, on_selector, rpl, task, with_rpl};
 use crate::backend::Backend;
@@ -69,13 +67,7 @@ fn transfer(core: &mut Core, insn: &Insn, how: Transfer) -> Done {
 }
 
 /// A code segment named directly.
-fn to_code(
-    core: &mut Core,
-    insn: &Insn,
-    how: Transfer,
-    d: &mut Descriptor,
-    offset: u64,
-) -> Done {
+fn to_code(core: &mut Core, insn: &Insn, how: Transfer, d: &mut Descriptor, offset: u64) -> Done {
     let (selector, cpl) = (d.selector, core.vcpu.cpl);
     core.require(d.code(), gp_on(selector, "far transfer to a data segment"))?;
     check_code_size(core, d, selector)?;
@@ -274,11 +266,7 @@ pub(super) fn return_segment(core: &mut Core, selector: u16) -> Result<Segment, 
 }
 
 /// The stack segment that a far return or IRET to code segment `cs` pops.
-pub(super) fn return_stack(
-    core: &mut Core,
-    cs: &Segment,
-    selector: u16,
-) -> Result<Segment, Exit> {
+pub(super) fn return_stack(core: &mut Core, cs: &Segment, selector: u16) -> Result<Segment, Exit> {
     let level = rpl(cs.selector);
     let to64 = core.vcpu.long_mode() && cs.has(attr::L);
     if is_null(selector) {

@@ -62,6 +62,40 @@ pub fn sti(core: &mut Core, _: &Insn) -> Done {
     Ok(())
 }
 
+/// CLD.
+pub fn cld(core: &mut Core, _: &Insn) -> Done {
+    core.vcpu.eflags &= !DF;
+    Ok(())
+}
+
+/// STD.
+pub fn std(core: &mut Core, _: &Insn) -> Done {
+    core.vcpu.eflags |= DF;
+    Ok(())
+}
+
+fn set_ac(core: &mut Core, on: bool) -> Done {
+    let ok = core.vcpu.cpl == 0 && core.vcpu.protected();
+    core.require(ok, Exception::ud("STAC or CLAC at CPL > 0"))?;
+    let old = core.vcpu.eflags;
+    core.vcpu.eflags = if on { old | AC } else { old & !AC };
+    if core.vcpu.eflags != old {
+        core.mode_changed();
+        core.leave_block(false);
+    }
+    Ok(())
+}
+
+/// STAC: supervisor accesses to user pages are allowed.
+pub fn stac(core: &mut Core, _: &Insn) -> Done {
+    set_ac(core, true)
+}
+
+/// CLAC.
+pub fn clac(core: &mut Core, _: &Insn) -> Done {
+    set_ac(core, false)
+}
+
 /// PUSHF, PUSHFD, PUSHFQ.
 pub fn pushf(core: &mut Core, insn: &Insn) -> Done {
     let w = insn.opsize;

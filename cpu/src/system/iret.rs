@@ -136,18 +136,13 @@ fn to_v86(core: &mut Core, stack: &Stack, ip: u64, cs: u16, image: u64) -> Done 
     }
     let [sp, ss, es, ds, fs, gs] = popped;
     core.require(ip <= 0xffff, Exception::gp("target IP beyond the CS limit"))?;
-    for (reg, selector) in [
-        (SegReg::Ss, ss),
-        (SegReg::Es, es),
-        (SegReg::Ds, ds),
-        (SegReg::Fs, fs),
-        (SegReg::Gs, gs),
-    ] {
+    for (reg, selector) in
+        [(SegReg::Ss, ss), (SegReg::Es, es), (SegReg::Ds, ds), (SegReg::Fs, fs), (SegReg::Gs, gs)]
+    {
         core.vcpu.segs[reg as usize] = Segment::real(selector as u16, V86_RIGHTS, 0xffff);
     }
     core.vcpu.regs[usize::from(crate::vcpu::gpr::RSP)] = sp;
-    const TAKEN: u64 =
-        ALWAYS | WIDE | IF | IOPL | VM | VIF | VIP;
+    const TAKEN: u64 = ALWAYS | WIDE | IF | IOPL | VM | VIF | VIP;
     let old = core.vcpu.rflags();
     core.replace_rflags(old & !TAKEN | image & TAKEN);
     core.enter_code(Segment::real(cs, V86_RIGHTS | attr::CODE, 0xffff), 3, ip);

@@ -140,8 +140,7 @@ impl Core {
     /// Sets ZF and keeps the other flags.
     pub(crate) fn set_zf(&mut self, on: bool) {
         let status = self.vcpu.flags.status() & !rflags::ZF;
-        self.vcpu.flags =
-            LazyFlags::from_rflags(status | if on { rflags::ZF } else { 0 });
+        self.vcpu.flags = LazyFlags::from_rflags(status | if on { rflags::ZF } else { 0 });
     }
 
     /// The r/m16 operand of a system instruction; `i` is its position if it is a register.

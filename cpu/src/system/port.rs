@@ -68,11 +68,8 @@ fn operands(core: &mut Core, insn: &Insn) -> (u16, Width) {
         || is(insn, Code::Out_DX_AL)
         || is(insn, Code::Out_DX_AX)
         || is(insn, Code::Out_DX_EAX);
-    let port = if by_register {
-        core.reg(Width::W16, gpr::RDX) as u16
-    } else {
-        insn.imm as u16 & 0xff
-    };
+    let port =
+        if by_register { core.reg(Width::W16, gpr::RDX) as u16 } else { insn.imm as u16 & 0xff };
     (port, if byte { Width::W8 } else { data_width(insn) })
 }
 
@@ -147,11 +144,7 @@ fn ins_once(core: &mut Core, insn: &Insn) -> Done {
     let w = if is(insn, Code::Insb_m8_DX) { Width::W8 } else { data_width(insn) };
     let port = core.reg(Width::W16, gpr::RDX) as u16;
     check_io(core, port, w)?;
-    let es = if insn.has(bits::CODE64) {
-        Seg::flat(SegReg::Es)
-    } else {
-        Seg::checked(SegReg::Es)
-    };
+    let es = if insn.has(bits::CODE64) { Seg::flat(SegReg::Es) } else { Seg::checked(SegReg::Es) };
     let at = core.reg(insn.addrsize, gpr::RDI);
     // The port is read only once the destination is known to take the data.
     let (place, _) = core.modify(w, es, at)?;

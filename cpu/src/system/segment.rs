@@ -42,10 +42,7 @@ pub(super) fn data_segment(
         return Ok(null_segment(selector, 0));
     }
     let mut d = fetch(core, selector, bad)?;
-    core.require(
-        d.readable(),
-        on_selector(bad, selector, "not a data or readable code segment"),
-    )?;
+    core.require(d.readable(), on_selector(bad, selector, "not a data or readable code segment"))?;
     core.require(
         d.conforming() || rpl(selector).max(cpl) <= d.dpl(),
         on_selector(bad, selector, "data segment more privileged than CPL or RPL"),

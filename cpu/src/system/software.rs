@@ -10,8 +10,8 @@ use crate::core::{By, Core, Exit};
 use crate::exception::{Exception, vector};
 use crate::flags::{Cond, sign_extend};
 use crate::insn::Insn;
-use crate::vcpu::rflags::{IF, IOPL, TF, VIF};
 use crate::vcpu::cr4;
+use crate::vcpu::rflags::{IF, IOPL, TF, VIF};
 
 /// What `n` enters as a software interrupt of the current instruction.
 fn entry(core: &mut Core, insn: &Insn, n: u8) -> Entry {

@@ -113,13 +113,7 @@ pub(super) fn return_to_previous(core: &mut Core, insn: &Insn) -> Done {
 /// Switches to the task of `tss`, whose descriptor has been checked. `ip` is where the old task
 /// will continue, with `flags`. Faults before the commit point leave the old task as it was; later ones are
 /// raised in the context of the new task.
-pub(super) fn switch(
-    core: &mut Core,
-    tss: &Descriptor,
-    cause: Cause,
-    ip: u64,
-    flags: u64,
-) -> Done {
+pub(super) fn switch(core: &mut Core, tss: &Descriptor, cause: Cause, ip: u64, flags: u64) -> Done {
     let layout = Layout::of(tss.kind());
     let why = "TSS limit too small";
     core.require(tss.limit() >= layout.limit, on_selector(vector::TS, tss.selector, why))?;

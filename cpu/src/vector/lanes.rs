@@ -4,7 +4,7 @@
 use std::array::from_fn;
 
 use bytemuck::{AnyBitPattern, NoUninit, cast};
-use wide::{CmpEq, CmpGt, i8x16, i16x8, i32x4, i64x2, u8x16, u16x8, u32x4, u64x2};
+use wide::{i8x16, i16x8, i32x4, i64x2, u8x16, u16x8, u32x4, u64x2};
 
 use super::{Lane, Pattern, Shift, X2, pattern};
 

@@ -241,7 +241,7 @@ fn to_bcd(value: F80, env: &mut Env) -> Bcd {
     let mut bcd = [0; 10];
     for byte in &mut bcd[..9] {
         let pair = (magnitude % 100) as u8;
-        *byte = (pair / 10) << 4 | pair % 10;
+        *byte = (pair / 10 * 16) + pair % 10;
         magnitude /= 100;
     }
     bcd[9] = u8::from(value.sign()) << 7;

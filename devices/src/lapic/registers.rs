@@ -42,11 +42,14 @@ const SVR_WRITABLE: u32 = 0x1ff;
 /// Vector, delivery mode, destination mode, level, trigger, shorthand.
 const ICR_WRITABLE: u32 = 0x000c_cfff;
 
-/// The writable bits of each LVT entry (figure 12-8): delivery status and remote IRR are not.
+/// The writable bits of each LVT entry (figure 10-8).
 const LVT_WRITABLE: [u32; 6] = [0x7_00ff, 0x1_07ff, 0x1_07ff, 0x1_a7ff, 0x1_a7ff, 0x1_00ff];
 
+/// Delivery status, and at the pins remote IRR: not reserved, writes of them are ignored.
+const LVT_READ_ONLY: [u32; 6] = [0x1000, 0x1000, 0x1000, 0x5000, 0x5000, 0x1000];
+
 impl Lapic {
-    /// Reads a register of the xAPIC's page: 32 bits at a multiple of 16 (12.4.1).
+    /// Reads a register of the xAPIC's page: 32 bits at a multiple of 16 (10.4.1).
     pub fn read(&mut self, now: VmTime, offset: u32) -> u32 {
         self.advance(now);
         let index = offset >> 4 & 0xff;
@@ -91,7 +94,7 @@ impl Lapic {
         }
     }
 
-    /// RDMSR of an x2APIC register, 800h to 8FFh (12.12.1.2).
+    /// RDMSR of an x2APIC register, 800h to 8FFh (10.12.1.2).
     pub fn msr_read(&mut self, now: VmTime, msr: u32) -> Result<u64, MsrFault> {
         if !self.enabled() || !self.x2apic() {
             return Err(MsrFault);
@@ -135,16 +138,16 @@ impl Lapic {
     }
 
     /// The bits that may be set in a write of an x2APIC register; none if it cannot be written
-    /// (table 12-6).
+    /// (table 10-6).
     fn msr_writable(index: u32) -> Option<u64> {
         Some(match index {
             reg::TPR | reg::SELF_IPI => 0xff,
             reg::EOI | reg::ESR => 0,
             reg::SVR => SVR_WRITABLE.into(),
             reg::ICR => 0xffff_ffff << 32 | u64::from(ICR_WRITABLE),
-            // The delivery status and remote IRR bits are read-only, not reserved.
             reg::LVT..=reg::LVT_LAST => {
-                u64::from(LVT_WRITABLE[(index - reg::LVT) as usize]) | 0x5000
+                u64::from(LVT_WRITABLE[(index - reg::LVT) as usize])
+                    | u64::from(LVT_READ_ONLY[(index - reg::LVT) as usize])
             }
             reg::TIMER_INITIAL => 0xffff_ffff,
             reg::TIMER_DIVIDE => 0xb,
@@ -178,7 +181,7 @@ impl Lapic {
             reg::SVR => {
                 self.svr = value & SVR_WRITABLE;
                 if !self.software_enabled() {
-                    // 12.4.7.2: disabling sets the mask of every entry.
+                    // 10.4.7.2: disabling sets the mask of every entry.
                     self.lvt.iter_mut().for_each(|entry| *entry |= LVT_MASKED);
                 }
             }
@@ -214,12 +217,12 @@ impl Lapic {
         }
     }
 
-    /// A write of the error status makes readable what was detected since the last one (12.5.3).
+    /// A write of the error status makes readable what was detected since the last one (10.5.3).
     fn latch_errors(&mut self) {
         self.esr = std::mem::take(&mut self.errors);
     }
 
-    /// Sends what the interrupt command register says (12.6.1).
+    /// Sends what the interrupt command register says (10.6.1).
     fn send(&mut self, destination: u32) {
         let icr = self.icr as u32;
         let delivery = DeliveryMode::from_bits(icr >> 8);
@@ -235,7 +238,11 @@ impl Lapic {
         }
         let shorthand = match icr >> 18 & 3 {
             0 => Shorthand::Destination,
-            1 => return if fixed { self.send_to_self(vector) },
+            1 => {
+                return if fixed {
+                    self.send_to_self(vector)
+                };
+            }
             2 => Shorthand::All,
             _ => Shorthand::Others,
         };

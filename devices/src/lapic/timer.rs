@@ -1,4 +1,4 @@
-//! The local APIC's timer (SDM vol. 3, 12.5.4).
+//! The local APIC's timer (SDM vol. 3, 10.5.4).
 
 use serde::{Deserialize, Serialize};
 
@@ -40,15 +40,7 @@ pub(super) struct Timer {
 
 impl Timer {
     pub(super) fn new(hz: u64) -> Self {
-        Self {
-            hz,
-            divide: 0,
-            initial: 0,
-            start: None,
-            count: 0,
-            deadline: 0,
-            deadline_at: None,
-        }
+        Self { hz, divide: 0, initial: 0, start: None, count: 0, deadline: 0, deadline_at: None }
     }
 
     pub(super) fn divide(&self) -> u32 {

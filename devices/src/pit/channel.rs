@@ -250,7 +250,7 @@ impl Channel {
         if !self.bcd {
             return count;
         }
-        (0..4).fold(0, |bcd, digit| bcd | count / 10u16.pow(digit) % 10 << (4 * digit))
+        (0..4).fold(0, |bcd, digit| bcd | (count / 10u16.pow(digit) % 10) << (4 * digit))
     }
 
     fn decode(&self, count: u16) -> u32 {

@@ -13,13 +13,17 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 
+use crate::state::State;
 use crate::{binary, exit, process};
 
 /// How long a case may run: many times what its instruction limit takes.
 const HANG: Duration = Duration::from_secs(120);
 
+/// After how many cases to say so.
+const PROGRESS: u64 = 100;
+
 /// What to fuzz.
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Target {
     /// Random 64 KiB ROMs, 10 million instructions each: the CPU, the MMU and the devices.
     Roms,
@@ -44,6 +48,7 @@ impl Target {
         let directory = tempfile::tempdir()?;
         let next = AtomicU64::new(cases.first);
         let end = cases.first + cases.count;
+        let done = AtomicU64::new(0);
         let worker = || -> Result<()> {
             loop {
                 let seed = next.fetch_add(1, Ordering::Relaxed);
@@ -53,6 +58,10 @@ impl Target {
                 if let Err(error) = self.run_case(binary, directory.path(), seed) {
                     next.store(end, Ordering::Relaxed);
                     return Err(error);
+                }
+                let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+                if done.is_multiple_of(PROGRESS) {
+                    eprintln!("{done} of {} cases", cases.count);
                 }
             }
         };
@@ -80,28 +89,33 @@ impl Target {
         Ok(std::fs::remove_file(&file)?)
     }
 
+    /// Checks that the guest ran and ended in one of the ways guests end, or that the loaders
+    /// refused the image in one clear line.
     fn judge(self, binary: &Path, file: &Path) -> Result<()> {
-        let mut command = Command::new(binary);
-        command.args(["run", "--clock", "virtual", "--serial", "none"]);
-        let is_refused = match self {
-            Self::Roms => {
-                command.arg("--bios").arg(file).args(["--max-insns", "10000000"]);
-                |_| false
-            }
-            Self::Loaders => {
-                command.arg("--kernel").arg(file).args(["--max-insns", "100000"]);
-                |status| status == exit::USER_ERROR
-            }
+        let (option, limit) = match self {
+            Self::Roms => ("--bios", 10_000_000),
+            Self::Loaders => ("--kernel", 100_000),
         };
+        let mut command = Command::new(binary);
+        command.args(["run", "--clock", "virtual", "--serial", "none", "--state-hash"]);
+        command.arg(option).arg(file).args(["--max-insns", &limit.to_string()]);
         let finished = process::run(&mut command, HANG)?;
         let status = finished.code()?;
-        ensure!(
-            exit::is_guest_end(status) || is_refused(status),
-            "exit status {status}; stderr:\n{}",
-            finished.stderr
-        );
         // A panic on another thread than the first may leave the exit status alone.
         ensure!(!finished.stderr.contains("panicked at"), "{}", finished.stderr);
+        if self == Self::Loaders && status == exit::USER_ERROR && finished.is_refusal() {
+            return Ok(());
+        }
+        let instructions = State::find(&finished.stderr)?.instructions;
+        let is_in_limit = match status {
+            exit::INSTRUCTION_LIMIT => instructions == limit,
+            _ => instructions <= limit,
+        };
+        ensure!(
+            exit::is_guest_end(status) && is_in_limit,
+            "exit status {status} after {instructions} instructions; stderr:\n{}",
+            finished.stderr
+        );
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ use crate::vector::{ComFmt, Cvt, IntCvt, Lane, VectorBackend};
 
 operations! {
     /// Conversions between XMM registers.
-    select_vector: Xmm;
+    select_vector;
     |b, i, d, s|
     M16 {
         Cvtdq2ps => b.cvt(Cvt::Dq2Ps, d, s)?,
@@ -159,6 +159,6 @@ pub fn select<B: VectorBackend>(i: &Instruction) -> Option<Handler<B>> {
         Cvttps2pi_mm_xmmm64 => forms!(mem, to_mmx, false, true),
         Cvtpd2pi_mm_xmmm128 => forms!(mem, to_mmx, true, false),
         Cvttpd2pi_mm_xmmm128 => forms!(mem, to_mmx, true, true),
-        _ => return select_vector(i),
+        _ => return select_vector::<B, Xmm>(i),
     })
 }

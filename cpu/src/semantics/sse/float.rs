@@ -5,7 +5,7 @@ use crate::vector::{Fmt, Fp1, Fp2, Lane, Pred, VectorBackend, X2};
 
 operations! {
     /// Instructions on XMM registers.
-    select: Xmm;
+    select;
     |b, i, d, s|
     M16 {
         Addps => b.fp2(Fp2::Add, Fmt::Ps, d, s)?,

@@ -7,10 +7,8 @@ use crate::vector::{Lane, Shift, VectorBackend, X2};
 use Lane::{B as Byte, D as Dword, Q as Qword, W as Word};
 
 operations! {
-    /// Instructions that exist on MMX registers too, as those.
-    select_mmx: Mm,
-    /// Instructions that exist on MMX registers too, on XMM registers.
-    select_xmm: Xmm;
+    /// Instructions that exist on MMX and XMM registers.
+    select;
     |b, i, d, s|
     M16 {
         Pand => b.x2(X2::And, Qword, d, s),
@@ -64,7 +62,7 @@ operations! {
 
 operations! {
     /// Instructions on XMM registers only.
-    select_wide: Xmm;
+    select_wide;
     |b, i, d, s|
     M16 {
         Andps => b.x2(X2::And, Dword, d, s),

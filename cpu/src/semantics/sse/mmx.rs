@@ -11,7 +11,7 @@ use Lane::{B as Byte, D as Dword, Q as Qword, W as Word};
 
 operations! {
     /// Instructions on MMX registers whose meaning is not half of that on XMM registers.
-    select: Mm;
+    select;
     |b, i, d, s|
     M4 {
         Punpcklbw => b.interleave(Byte, false, d, s),

@@ -142,7 +142,7 @@ pub fn operation<B: VectorBackend, O: Operation, R: File, const MEM: bool>(
 /// in groups by the form of the source in memory.
 macro_rules! operations {
     (
-        $($(#[$doc:meta])* $select:ident: $file:ident),+;
+        $(#[$doc:meta])* $select:ident;
         |$b:ident, $i:ident, $d:ident, $s:ident|
         $($memory:ident { $($name:ident => $body:expr,)+ })+
     ) => {
@@ -166,23 +166,21 @@ macro_rules! operations {
             }
         )+)+
 
-        $(
-            $(#[$doc])*
-            pub fn $select<B: $crate::vector::VectorBackend>(
-                i: &iced_x86::Instruction,
-            ) -> Option<$crate::backend::Handler<B>> {
-                use $crate::semantics::sse::{$file, operation};
-                use iced_x86::{Mnemonic, OpKind};
-                let mem = i.op1_kind() == OpKind::Memory;
-                Some(match i.mnemonic() {
-                    $($(
-                        Mnemonic::$name if mem => operation::<B, $name, $file, true>,
-                        Mnemonic::$name => operation::<B, $name, $file, false>,
-                    )+)+
-                    _ => return None,
-                })
-            }
-        )+
+        $(#[$doc])*
+        pub fn $select<B: $crate::vector::VectorBackend, R: $crate::semantics::sse::File>(
+            i: &iced_x86::Instruction,
+        ) -> Option<$crate::backend::Handler<B>> {
+            use $crate::semantics::sse::operation;
+            use iced_x86::{Mnemonic, OpKind};
+            let mem = i.op1_kind() == OpKind::Memory;
+            Some(match i.mnemonic() {
+                $($(
+                    Mnemonic::$name if mem => operation::<B, $name, R, true>,
+                    Mnemonic::$name => operation::<B, $name, R, false>,
+                )+)+
+                _ => return None,
+            })
+        }
     };
 }
 use operations;

@@ -9,7 +9,7 @@ use Lane::{B as Byte, D as Dword, Q as Qword, W as Word};
 
 operations! {
     /// Instructions on XMM registers.
-    select: Xmm;
+    select;
     |b, i, d, s|
     M16 {
         Punpcklbw => b.interleave(Byte, false, d, s),

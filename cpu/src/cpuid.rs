@@ -1,0 +1,203 @@
+//! Processor models: what CPUID reports, and which instructions exist. A feature is listed only if
+//! the emulator implements it.
+
+mod leaves;
+mod models;
+
+use brolga_mmu::Width;
+
+use crate::backend::Backend;
+use crate::core::{Core, Exit};
+use crate::insn::Insn;
+use crate::vcpu::{cr4, gpr};
+
+/// The nominal frequency of the time-stamp counter, and of the crystal that it and the local APIC
+/// timer count (CPUID leaf 15h), in Hz.
+pub const TSC_HZ: u32 = 1_000_000_000;
+
+/// A place in the CPUID leaves where a feature has its bit.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Word {
+    Leaf1Ecx,
+    Leaf1Edx,
+    Leaf6Eax,
+    Leaf7Ebx,
+    Leaf7Ecx,
+    Leaf7Edx,
+    Ext1Ecx,
+    Ext1Edx,
+    Ext7Edx,
+}
+
+macro_rules! features {
+    ($($name:ident = $word:ident $bit:literal;)*) => {
+        /// A feature that a model has or lacks.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[allow(missing_docs)]
+        pub enum Feature {
+            $($name,)*
+        }
+
+        impl Feature {
+            const ALL: &[Feature] = &[$(Feature::$name,)*];
+
+            /// Where CPUID shows it.
+            const fn place(self) -> (Word, u32) {
+                match self {
+                    $(Feature::$name => (Word::$word, $bit),)*
+                }
+            }
+        }
+    };
+}
+
+features! {
+    Sse3 = Leaf1Ecx 0;
+    Ssse3 = Leaf1Ecx 9;
+    Cx16 = Leaf1Ecx 13;
+    Pcid = Leaf1Ecx 17;
+    Sse41 = Leaf1Ecx 19;
+    Sse42 = Leaf1Ecx 20;
+    X2apic = Leaf1Ecx 21;
+    Movbe = Leaf1Ecx 22;
+    Popcnt = Leaf1Ecx 23;
+    TscDeadline = Leaf1Ecx 24;
+    Xsave = Leaf1Ecx 26;
+    Rdrand = Leaf1Ecx 30;
+    Hypervisor = Leaf1Ecx 31;
+    Fpu = Leaf1Edx 0;
+    Vme = Leaf1Edx 1;
+    De = Leaf1Edx 2;
+    Pse = Leaf1Edx 3;
+    Tsc = Leaf1Edx 4;
+    Msr = Leaf1Edx 5;
+    Pae = Leaf1Edx 6;
+    Mce = Leaf1Edx 7;
+    Cx8 = Leaf1Edx 8;
+    Apic = Leaf1Edx 9;
+    Sep = Leaf1Edx 11;
+    Mtrr = Leaf1Edx 12;
+    Pge = Leaf1Edx 13;
+    Mca = Leaf1Edx 14;
+    Cmov = Leaf1Edx 15;
+    Pat = Leaf1Edx 16;
+    Pse36 = Leaf1Edx 17;
+    Clflush = Leaf1Edx 19;
+    Mmx = Leaf1Edx 23;
+    Fxsr = Leaf1Edx 24;
+    Sse = Leaf1Edx 25;
+    Sse2 = Leaf1Edx 26;
+    Arat = Leaf6Eax 2;
+    Fsgsbase = Leaf7Ebx 0;
+    TscAdjust = Leaf7Ebx 1;
+    Smep = Leaf7Ebx 7;
+    Erms = Leaf7Ebx 9;
+    Invpcid = Leaf7Ebx 10;
+    Smap = Leaf7Ebx 20;
+    Umip = Leaf7Ecx 2;
+    SpecCtrl = Leaf7Edx 26;
+    ArchCapabilities = Leaf7Edx 29;
+    LahfLm = Ext1Ecx 0;
+    Syscall = Ext1Edx 11;
+    Nx = Ext1Edx 20;
+    Pdpe1gb = Ext1Edx 26;
+    Rdtscp = Ext1Edx 27;
+    Lm = Ext1Edx 29;
+    InvariantTsc = Ext7Edx 8;
+}
+
+impl Feature {
+    const fn mask(self) -> u64 {
+        1 << self as u32
+    }
+}
+
+/// A processor as `--cpu` names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CpuModel {
+    name: &'static str,
+    vendor: &'static str,
+    brand: &'static str,
+    family: u32,
+    model: u32,
+    stepping: u32,
+    phys_bits: u8,
+    features: u64,
+    /// Highest basic leaf.
+    max_leaf: u32,
+    /// Highest extended leaf; 0 if there are none.
+    max_extended: u32,
+}
+
+impl CpuModel {
+    /// The model that `name` means.
+    pub fn by_name(name: &str) -> Option<CpuModel> {
+        models::all().into_iter().find(|m| m.name == name)
+    }
+
+    /// All names that [`CpuModel::by_name`] knows.
+    pub fn names() -> Vec<&'static str> {
+        models::all().into_iter().map(|m| m.name).collect()
+    }
+
+    /// The name of this model.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Whether the model has `feature`.
+    #[inline]
+    pub fn has(&self, feature: Feature) -> bool {
+        self.features & feature.mask() != 0
+    }
+
+    /// Whether the vendor is AMD, where AMD and Intel disagree.
+    pub fn is_amd(&self) -> bool {
+        self.vendor == "AuthenticAMD"
+    }
+
+    /// Width of physical addresses (MAXPHYADDR).
+    pub fn phys_bits(&self) -> u8 {
+        self.phys_bits
+    }
+
+    /// Family, model and stepping as CPUID.1:EAX and EDX after reset show them.
+    pub fn signature(&self) -> u32 {
+        let (family, extended) = (self.family.min(15), self.family.saturating_sub(15));
+        extended << 20
+            | self.model >> 4 << 16
+            | family << 8
+            | (self.model & 15) << 4
+            | self.stepping
+    }
+
+    /// The bits of the features that show in `word`.
+    fn word(&self, word: Word) -> u32 {
+        Feature::ALL
+            .iter()
+            .filter(|f| self.has(**f))
+            .map(|f| f.place())
+            .filter(|(w, _)| *w == word)
+            .fold(0, |bits, (_, bit)| bits | 1 << bit)
+    }
+}
+
+impl Default for CpuModel {
+    /// `max`: everything that is implemented.
+    fn default() -> CpuModel {
+        models::max()
+    }
+}
+
+/// CPUID.
+pub fn cpuid(core: &mut Core, _: &Insn) -> Result<(), Exit> {
+    let leaf = core.reg(Width::W32, gpr::RAX) as u32;
+    let subleaf = core.reg(Width::W32, gpr::RCX) as u32;
+    let osxsave = core.vcpu.sys.cr4 & cr4::OSXSAVE != 0;
+    let r = core.model.leaf(leaf, subleaf, osxsave);
+    tracing::trace!(target: "cpuid", leaf, subleaf, ?r);
+    for (reg, v) in [(gpr::RAX, r.eax), (gpr::RBX, r.ebx), (gpr::RCX, r.ecx), (gpr::RDX, r.edx)] {
+        core.set_reg(Width::W32, reg, v.into());
+    }
+    Ok(())
+}

@@ -1,0 +1,147 @@
+//! The CPUID leaves, computed from a model's features (SDM vol. 2, CPUID).
+
+use super::{CpuModel, Feature, TSC_HZ, Word};
+
+/// Size of the XSAVE area for x87 and SSE state: legacy region and header (SDM vol. 1, 13.4).
+const XSAVE_BYTES: u32 = 512 + 64;
+/// CLFLUSH line, in units of 8 bytes.
+const CLFLUSH_LINE: u32 = 8;
+const EXTENDED: u32 = 0x8000_0000;
+const HYPERVISOR: u32 = 0x4000_0000;
+
+/// What CPUID returns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Registers {
+    pub eax: u32,
+    pub ebx: u32,
+    pub ecx: u32,
+    pub edx: u32,
+}
+
+/// Four characters of a vendor or brand string from offset `at`.
+fn text(s: &str, at: usize) -> u32 {
+    let mut bytes = [0; 4];
+    for (slot, b) in bytes.iter_mut().zip(s.bytes().skip(at)) {
+        *slot = b;
+    }
+    u32::from_le_bytes(bytes)
+}
+
+impl CpuModel {
+    /// The contents of a leaf. `osxsave` is CR4.OSXSAVE.
+    pub fn leaf(&self, leaf: u32, subleaf: u32, osxsave: bool) -> Registers {
+        if leaf == HYPERVISOR && self.has(Feature::Hypervisor) {
+            let name = "BrolgaBrolga";
+            return Registers {
+                eax: HYPERVISOR,
+                ebx: text(name, 0),
+                ecx: text(name, 4),
+                edx: text(name, 8),
+            };
+        }
+        if (EXTENDED..=self.max_extended).contains(&leaf) {
+            return self.extended(leaf);
+        }
+        // Beyond the highest leaf, Intel processors return that of the highest basic one.
+        self.basic(leaf.min(self.max_leaf), subleaf, osxsave)
+    }
+
+    fn basic(&self, leaf: u32, subleaf: u32, osxsave: bool) -> Registers {
+        let none = Registers::default();
+        match leaf {
+            0 => Registers {
+                eax: self.max_leaf,
+                ebx: text(self.vendor, 0),
+                edx: text(self.vendor, 4),
+                ecx: text(self.vendor, 8),
+            },
+            1 => {
+                let line = if self.has(Feature::Clflush) { CLFLUSH_LINE << 8 } else { 0 };
+                let osxsave = u32::from(osxsave) << 27;
+                Registers {
+                    eax: self.signature(),
+                    ebx: 1 << 16 | line,
+                    ecx: self.word(Word::Leaf1Ecx) | osxsave,
+                    edx: self.word(Word::Leaf1Edx),
+                }
+            }
+            // Descriptors: TLBs, 2 MiB L2, "see leaf 4 for the caches" where there is one.
+            2 if self.max_leaf >= 4 => Registers { eax: 0x0000_ff01, ..none },
+            2 => Registers { eax: 0x0300_5101, edx: 0x007d_302c, ..none },
+            4 => cache(subleaf),
+            6 => Registers { eax: self.word(Word::Leaf6Eax), ..none },
+            7 if subleaf == 0 => Registers {
+                ebx: self.word(Word::Leaf7Ebx),
+                ecx: self.word(Word::Leaf7Ecx),
+                edx: self.word(Word::Leaf7Edx),
+                ..none
+            },
+            0xb => topology(subleaf),
+            0xd if self.has(Feature::Xsave) && subleaf == 0 => {
+                Registers { eax: 3, ebx: XSAVE_BYTES, ecx: XSAVE_BYTES, edx: 0 }
+            }
+            // TSC = crystal * EBX / EAX: the crystal itself runs at the nominal frequency.
+            0x15 => Registers { eax: 1, ebx: 1, ecx: TSC_HZ, edx: 0 },
+            0x16 => {
+                let mhz = TSC_HZ / 1_000_000;
+                Registers { eax: mhz, ebx: mhz, ecx: 100, edx: 0 }
+            }
+            _ => none,
+        }
+    }
+
+    fn extended(&self, leaf: u32) -> Registers {
+        let none = Registers::default();
+        match leaf - EXTENDED {
+            0 => Registers { eax: self.max_extended, ..none },
+            1 => Registers { ecx: self.word(Word::Ext1Ecx), edx: self.word(Word::Ext1Edx), ..none },
+            n @ 2..=4 => {
+                let at = (n as usize - 2) * 16;
+                Registers {
+                    eax: text(self.brand, at),
+                    ebx: text(self.brand, at + 4),
+                    ecx: text(self.brand, at + 8),
+                    edx: text(self.brand, at + 12),
+                }
+            }
+            // L2: 256 KiB, 8 ways, 64-byte lines.
+            6 => Registers { ecx: 256 << 16 | 6 << 12 | 64, ..none },
+            7 => Registers { edx: self.word(Word::Ext7Edx), ..none },
+            8 => {
+                let linear = if self.has(Feature::Lm) { 48 } else { 32 };
+                Registers { eax: linear << 8 | u32::from(self.phys_bits), ..none }
+            }
+            _ => none,
+        }
+    }
+}
+
+/// Leaf 4: deterministic cache parameters of one core's caches.
+fn cache(subleaf: u32) -> Registers {
+    const LINE: u32 = 64;
+    // Type (1 data, 2 instruction, 3 unified), level, ways, KiB.
+    let (kind, level, ways, kib): (u32, u32, u32, u32) = match subleaf {
+        0 => (1, 1, 8, 32),
+        1 => (2, 1, 8, 32),
+        2 => (3, 2, 8, 256),
+        3 => (3, 3, 16, 4096),
+        _ => return Registers::default(),
+    };
+    let sets = kib * 1024 / (LINE * ways);
+    Registers {
+        eax: kind | level << 5 | 1 << 8,
+        ebx: (ways - 1) << 22 | (LINE - 1),
+        ecx: sets - 1,
+        edx: 0,
+    }
+}
+
+/// Leaf 0Bh: one thread, one core.
+fn topology(subleaf: u32) -> Registers {
+    match subleaf {
+        0 => Registers { eax: 0, ebx: 1, ecx: 1 << 8, edx: 0 },
+        1 => Registers { eax: 0, ebx: 1, ecx: 2 << 8 | 1, edx: 0 },
+        n => Registers { eax: 0, ebx: 0, ecx: n & 0xff, edx: 0 },
+    }
+}

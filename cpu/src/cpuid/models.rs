@@ -1,0 +1,125 @@
+//! The table of models.
+
+use super::{CpuModel, Feature};
+
+use Feature::{
+    Apic, Arat, ArchCapabilities, Clflush, Cmov, Cx8, Cx16, De, Erms, Fpu, Fsgsbase, Fxsr,
+    Hypervisor, InvariantTsc, Invpcid, LahfLm, Lm, Mca, Mce, Mmx, Movbe, Msr, Mtrr, Nx, Pae, Pat,
+    Pcid, Pdpe1gb, Pge, Popcnt, Pse, Pse36, Rdrand, Rdtscp, Sep, Smap, Smep, SpecCtrl, Sse, Sse2,
+    Sse3, Sse41, Sse42, Ssse3, Syscall, Tsc, TscAdjust, TscDeadline, Umip, Vme, X2apic, Xsave,
+};
+
+const INTEL: &str = "GenuineIntel";
+
+const I486: &[Feature] = &[Fpu];
+const PENTIUM: &[Feature] = &[Vme, De, Pse, Tsc, Msr, Mce, Cx8, Apic, Mmx];
+const I686: &[Feature] =
+    &[Pae, Sep, Mtrr, Pge, Mca, Cmov, Pat, Pse36, Clflush, Fxsr, Sse, Sse2, Nx];
+const X86_64: &[Feature] = &[Syscall, Lm];
+const CORE2: &[Feature] = &[Sse3, Ssse3, Cx16, LahfLm];
+const NEHALEM: &[Feature] = &[Sse41, Sse42, Popcnt, Rdtscp, InvariantTsc, X2apic];
+const MAX: &[Feature] = &[
+    Pcid,
+    Movbe,
+    TscDeadline,
+    Xsave,
+    Rdrand,
+    Hypervisor,
+    Arat,
+    TscAdjust,
+    Smep,
+    Erms,
+    Invpcid,
+    Smap,
+    Umip,
+    SpecCtrl,
+    ArchCapabilities,
+    Pdpe1gb,
+];
+
+fn union(sets: &[&[Feature]]) -> u64 {
+    sets.iter().flat_map(|set| set.iter()).fold(0, |bits, f| bits | f.mask())
+}
+
+/// Everything that is implemented. Family, model and stepping are those of a processor without
+/// quirks that an operating system would look for.
+pub(super) fn max() -> CpuModel {
+    CpuModel {
+        name: "max",
+        vendor: INTEL,
+        brand: "Brolga virtual CPU",
+        family: 6,
+        model: 42,
+        stepping: 7,
+        phys_bits: 40,
+        features: union(&[I486, PENTIUM, I686, X86_64, CORE2, NEHALEM, MAX]),
+        max_leaf: 0x16,
+        max_extended: 0x8000_0008,
+    }
+}
+
+/// All models, the default first.
+pub(super) fn all() -> [CpuModel; 7] {
+    let max = max();
+    let nehalem = CpuModel {
+        name: "nehalem",
+        brand: "Brolga virtual CPU (Nehalem)",
+        model: 26,
+        stepping: 3,
+        features: union(&[I486, PENTIUM, I686, X86_64, CORE2, NEHALEM]),
+        max_leaf: 0xb,
+        ..max.clone()
+    };
+    let core2 = CpuModel {
+        name: "core2",
+        brand: "Brolga virtual CPU (Core 2)",
+        model: 15,
+        stepping: 11,
+        phys_bits: 36,
+        features: union(&[I486, PENTIUM, I686, X86_64, CORE2]),
+        max_leaf: 0xa,
+        ..max.clone()
+    };
+    let x86_64 = CpuModel {
+        name: "x86-64",
+        brand: "Brolga virtual CPU (x86-64)",
+        family: 15,
+        model: 6,
+        stepping: 1,
+        features: union(&[I486, PENTIUM, I686, X86_64]),
+        max_leaf: 5,
+        ..core2.clone()
+    };
+    let i686 = CpuModel {
+        name: "i686",
+        brand: "Brolga virtual CPU (i686)",
+        family: 6,
+        model: 13,
+        stepping: 8,
+        features: union(&[I486, PENTIUM, I686]),
+        max_leaf: 2,
+        max_extended: 0x8000_0004,
+        ..core2.clone()
+    };
+    let pentium = CpuModel {
+        name: "pentium",
+        brand: "",
+        family: 5,
+        model: 4,
+        stepping: 3,
+        phys_bits: 32,
+        features: union(&[I486, PENTIUM]),
+        max_leaf: 1,
+        max_extended: 0,
+        ..max.clone()
+    };
+    let i486 = CpuModel {
+        name: "486",
+        family: 4,
+        model: 8,
+        stepping: 0,
+        features: union(&[I486]),
+        ..pentium.clone()
+    };
+    [max, nehalem, core2, x86_64, i686, pentium, i486]
+}

@@ -1,0 +1,49 @@
+//! Which of iced's CPUID features a CPU model executes.
+
+use iced_x86::CpuidFeature as F;
+
+use crate::cpuid::{CpuModel, Feature};
+
+/// Whether `model` executes instructions that need `feature`.
+pub(super) fn executes(model: &CpuModel, feature: F) -> bool {
+    let needed = match feature {
+        // The base: every model is a 486 or later. SMSW and the like are in this set too.
+        F::INTEL8086 | F::INTEL186 | F::INTEL286 | F::INTEL386 | F::INTEL486 | F::CPUID => {
+            return true;
+        }
+        // NOPs on processors that do not know them.
+        F::PAUSE | F::CET_IBT => return true,
+        F::MULTIBYTENOP => return model.has(Feature::Cmov),
+        F::FPU | F::FPU287 | F::FPU387 => Feature::Fpu,
+        F::X64 => Feature::Lm,
+        F::CMOV => Feature::Cmov,
+        F::CX8 => Feature::Cx8,
+        F::CMPXCHG16B => Feature::Cx16,
+        F::CLFSH => Feature::Clflush,
+        F::FSGSBASE => Feature::Fsgsbase,
+        F::FXSR => Feature::Fxsr,
+        F::INVPCID => Feature::Invpcid,
+        F::MMX => Feature::Mmx,
+        F::MOVBE => Feature::Movbe,
+        F::MSR => Feature::Msr,
+        F::POPCNT => Feature::Popcnt,
+        F::RDRAND => Feature::Rdrand,
+        F::RDTSCP => Feature::Rdtscp,
+        F::SEP => Feature::Sep,
+        F::SMAP => Feature::Smap,
+        F::SSE => Feature::Sse,
+        F::SSE2 => Feature::Sse2,
+        F::SSE3 => Feature::Sse3,
+        F::SSSE3 => Feature::Ssse3,
+        F::SSE4_1 => Feature::Sse41,
+        F::SSE4_2 => Feature::Sse42,
+        F::SYSCALL => Feature::Syscall,
+        F::TSC => Feature::Tsc,
+        F::RDPMC => Feature::Mmx,
+        // PREFETCH(W) are NOPs on every 64-bit Intel processor, whatever CPUID says.
+        F::PREFETCHW => Feature::Lm,
+        F::XSAVE => Feature::Xsave,
+        _ => return false,
+    };
+    model.has(needed)
+}

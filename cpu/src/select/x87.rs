@@ -1,0 +1,37 @@
+//! x87 instructions: one function serves them all.
+
+use iced_x86::{CpuidFeature, Instruction, Mnemonic};
+
+use super::complex;
+use crate::backend::{Backend, Handler};
+use crate::semantics::x87::execute;
+
+/// The meaning of an x87 instruction.
+pub(super) fn select<B: Backend>(i: &Instruction) -> Option<Handler<B>> {
+    is_x87(i).then_some(complex!(execute))
+}
+
+/// Whether `i` is executed by the x87 FPU.
+pub(super) fn is_x87(i: &Instruction) -> bool {
+    use CpuidFeature::{FPU, FPU287, FPU387};
+    let by_feature =
+        i.cpuid_features().iter().any(|f| matches!(f, FPU | FPU287 | FPU387));
+    // These came with later features and are x87 instructions all the same.
+    let late = matches!(
+        i.mnemonic(),
+        Mnemonic::Fisttp
+            | Mnemonic::Fcomi
+            | Mnemonic::Fcomip
+            | Mnemonic::Fucomi
+            | Mnemonic::Fucomip
+            | Mnemonic::Fcmovb
+            | Mnemonic::Fcmove
+            | Mnemonic::Fcmovbe
+            | Mnemonic::Fcmovu
+            | Mnemonic::Fcmovnb
+            | Mnemonic::Fcmovne
+            | Mnemonic::Fcmovnbe
+            | Mnemonic::Fcmovnu
+    );
+    by_feature || late
+}

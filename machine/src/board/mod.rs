@@ -1,0 +1,215 @@
+//! The PC's board: every chip, where it answers, and what its pins are connected to.
+//!
+//! All chips are in one [`Chipset`] behind one lock; a vCPU reaches them through its [`BoardBus`].
+
+mod bus;
+mod chips;
+mod memory;
+mod ports;
+mod ranges;
+mod saved;
+mod vga;
+mod wiring;
+
+#[cfg(test)]
+mod tests;
+
+use brolga_devices::dma8237::DmaPair;
+use brolga_devices::hpet::Hpet;
+use brolga_devices::i8042::I8042;
+use brolga_devices::ioapic::IoApic;
+use brolga_devices::lapic::{Lapic, LapicConfig};
+use brolga_devices::misc::{DebugConsole, ExitPort, Port92, PostPort, ResetControl};
+use brolga_devices::pci::{PciBus, PciFunction};
+use brolga_devices::pic::PicPair;
+use brolga_devices::pit::Pit;
+use brolga_devices::pm::AcpiPm;
+use brolga_devices::port61::Port61;
+use brolga_devices::rtc::Rtc;
+use brolga_devices::uart::Uart;
+use brolga_devices::{Request, VmTime};
+
+use crate::clock::Clock;
+use crate::firmware::acpi;
+use crate::serial::TextMatch;
+pub use bus::BoardBus;
+use chips::Chip;
+use ranges::Ranges;
+pub use saved::ChipsetSaved;
+pub use vga::Vga;
+
+/// The frequency of the local APIC's timer.
+const LAPIC_TIMER_HZ: u64 = 1_000_000_000;
+
+/// Whether the power-management timer has 32 bits; the FADT says that it has 24.
+const PM_TIMER_32_BIT: bool = false;
+
+/// What a board is built with.
+#[derive(Debug)]
+pub struct BoardConfig {
+    /// The guest's clock.
+    pub clock: Clock,
+    /// What the real-time clock shows at power-on, in seconds since 1970.
+    pub unix_seconds: i64,
+    /// MAXPHYADDR of the CPU.
+    pub physical_bits: u8,
+    /// A text that ends the run when it appears on the serial line.
+    pub stop_text: Option<String>,
+}
+
+/// All chips, the clock they are asked with, and what they have to say to the machine.
+#[derive(Debug)]
+pub struct Chipset {
+    /// The guest's clock.
+    pub clock: Clock,
+    /// COM1.
+    pub uart: Uart,
+    /// The VGA window and registers.
+    pub vga: Vga,
+    pic: PicPair,
+    pit: Pit,
+    port61: Port61,
+    rtc: Rtc,
+    dma: DmaPair,
+    i8042: I8042,
+    post: PostPort,
+    debug: DebugConsole,
+    port92: Port92,
+    reset_control: ResetControl,
+    exit_port: ExitPort,
+    pm: AcpiPm,
+    pci: PciBus,
+    hpet: Hpet,
+    ioapic: IoApic,
+    lapic: Lapic,
+    /// Interrupts 0 and 8 come from the HPET now.
+    legacy_replacement: bool,
+    signals: Signals,
+    /// When the machine will look at the chips again at the latest.
+    planned: VmTime,
+    /// What was written to the serial line and not yet taken.
+    serial_output: Vec<u8>,
+    debug_line: Vec<u8>,
+    stop_text: Option<TextMatch>,
+    port_table: Ranges<u16, ports::Place>,
+    memory_table: Ranges<u64, Chip>,
+}
+
+/// What the chips ask of the vCPU and the machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Signals {
+    /// A non-maskable interrupt has come and is not yet taken.
+    pub nmi: bool,
+    /// An INIT has come and is not yet taken.
+    pub init: bool,
+    /// An interrupt whose vector the 8259s supply has come as a message.
+    ext_int: bool,
+    /// The most urgent request of a chip.
+    pub request: Option<Request>,
+    /// The text that ends the run has appeared on the serial line.
+    pub text_seen: bool,
+}
+
+impl Chipset {
+    /// A board at power-on.
+    pub fn new(config: BoardConfig) -> Self {
+        let BoardConfig { clock, unix_seconds, physical_bits, stop_text } = config;
+        let mut pci = PciBus::new();
+        pci.insert(0, 0, PciFunction::i440fx_host_bridge());
+        pci.insert(acpi::ISA_BRIDGE_SLOT, 0, PciFunction::piix3_isa_bridge());
+        let power = PciFunction::piix4_power_management(acpi::PM_BASE);
+        pci.insert(acpi::ISA_BRIDGE_SLOT, 3, power);
+        let lapic = LapicConfig {
+            id: 0,
+            bootstrap: true,
+            timer_hz: LAPIC_TIMER_HZ,
+            physical_bits,
+        };
+        Self {
+            clock,
+            uart: Uart::new(),
+            vga: Vga::default(),
+            pic: PicPair::new(),
+            pit: Pit::new(),
+            port61: Port61::default(),
+            rtc: Rtc::new(unix_seconds),
+            dma: DmaPair::new(),
+            i8042: I8042::new(),
+            post: PostPort::default(),
+            debug: DebugConsole::default(),
+            port92: Port92::default(),
+            reset_control: ResetControl::default(),
+            exit_port: ExitPort::default(),
+            pm: AcpiPm::new(PM_TIMER_32_BIT, acpi::S5_SLEEP_TYPE),
+            pci,
+            hpet: Hpet::new(),
+            ioapic: IoApic::new(),
+            lapic: Lapic::new(lapic),
+            legacy_replacement: false,
+            signals: Signals::default(),
+            planned: VmTime::MAX,
+            serial_output: Vec::new(),
+            debug_line: Vec::new(),
+            stop_text: stop_text.map(TextMatch::new),
+            port_table: ports::table(),
+            memory_table: memory::table(),
+        }
+    }
+
+    /// The RESET signal: every chip is as after power-on; the clock goes on.
+    pub fn reset(&mut self) {
+        self.uart.reset();
+        self.pic.reset();
+        self.pit.reset();
+        self.port61.reset();
+        self.rtc.reset();
+        self.dma.reset();
+        self.i8042.reset();
+        self.post.reset();
+        self.debug.reset();
+        self.port92.reset();
+        self.reset_control.reset();
+        self.exit_port.reset();
+        self.pm.reset();
+        self.pci.reset();
+        self.hpet.reset();
+        self.ioapic.reset();
+        self.lapic.reset();
+        self.propagate();
+        self.signals = Signals::default();
+    }
+
+    /// Sets what firmware would leave behind for a kernel that is entered directly: interrupts of
+    /// the 8259s pass through the local APIC, and the SCI is level-triggered.
+    pub fn prepare_for_kernel(&mut self) {
+        const ELCR_SLAVE: u16 = PicPair::ELCR + 1;
+        self.lapic.enter_virtual_wire_mode();
+        self.pic.write(VmTime::ZERO, ELCR_SLAVE, 1 << (acpi::SCI - 8));
+    }
+
+    /// The guest's time when the vCPU has retired `retired` instructions.
+    pub fn now(&mut self, retired: u64) -> VmTime {
+        self.clock.now(retired)
+    }
+
+    /// Takes what the chips ask of the vCPU and the machine.
+    pub fn take_signals(&mut self) -> Signals {
+        let ext_int = self.signals.ext_int;
+        std::mem::replace(&mut self.signals, Signals { ext_int, ..Signals::default() })
+    }
+
+    /// Whether the A20 gate is open: the keyboard controller or port 92h opens it.
+    pub fn a20(&self) -> bool {
+        self.i8042.a20() || self.port92.a20()
+    }
+
+    /// Takes what the guest has sent on the serial line.
+    pub fn take_serial_output(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.serial_output)
+    }
+
+    /// A byte arrives on the serial line.
+    pub fn receive_serial(&mut self, now: VmTime, byte: u8) {
+        self.uart.receive(now, byte);
+    }
+}
