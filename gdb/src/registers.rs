@@ -173,7 +173,8 @@ mod tests {
 
     fn in_mode(attributes: u16, efer: u64) -> Registers {
         let mut registers = Registers { efer, rip: 0x10, ..Registers::default() };
-        registers.segments[1] = SegmentRegister { attributes, base: 0xf_fff8, ..Default::default() };
+        registers.segments[1] =
+            SegmentRegister { attributes, base: 0xf_fff8, ..Default::default() };
         registers
     }
 

@@ -1,1 +1,25 @@
-//! brolga-machine.
+//! The PC that Brolga emulates, and the program that runs it.
+//!
+//! - [`board`]: the chips and how they are wired.
+//! - [`clock`], [`run`]: the guest's time, and the event loop.
+//! - [`accel`]: what executes instructions.
+//! - [`firmware`], [`loader`]: what is in memory before the first instruction.
+//! - [`machine`]: all of it together.
+//! - [`debug`], [`crash`], [`hash`]: looking into a machine.
+//! - [`cli`], [`terminal`], [`serial`], [`exit`]: the program around it.
+
+pub mod accel;
+pub mod board;
+pub mod cli;
+pub mod clock;
+pub mod crash;
+pub mod debug;
+pub mod exit;
+pub mod firmware;
+pub mod hash;
+pub mod loader;
+pub mod machine;
+pub mod run;
+pub mod serial;
+mod start;
+pub mod terminal;

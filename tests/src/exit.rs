@@ -1,7 +1,10 @@
-//! The exit statuses that `brolga` documents.
+//! The exit statuses that `brolga` documents, written down again: a test that took them from
+//! the product's code would not notice a change that breaks users' scripts.
 
 /// The guest switched the machine off.
 pub const POWER_OFF: i32 = 0;
+/// The user left by Ctrl-A x.
+pub const QUIT: i32 = 0;
 /// The user asked for something that cannot be done.
 pub const USER_ERROR: i32 = 2;
 /// The largest value of the exit port that has its own status.

@@ -7,6 +7,8 @@ pub mod exit;
 pub mod expect;
 pub mod fuzz;
 pub mod guests;
+pub mod moo;
+pub mod oracle;
 pub mod process;
 pub mod shell;
 pub mod state;

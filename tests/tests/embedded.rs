@@ -16,13 +16,16 @@ fn main() {
         trial("reaches_its_prompt", reaches_its_prompt),
         trial("monitor_answers", monitor_answers),
         trial("survives_faults_on_purpose", survives_faults_on_purpose),
+        trial("resets", resets),
+        trial("exit_gives_its_status", || ends_by("exit 5", 5)),
+        trial("triple_fault_on_purpose_ends", || ends_by("fault triple", exit::TRIPLE_FAULT)),
         trial("ctrl_c_goes_to_the_guest", ctrl_c_goes_to_the_guest),
         trial("ctrl_a_h_helps", ctrl_a_h_helps),
         trial("terminal_is_restored_after_power_off", || {
             terminal_is_restored(|session| session.send("poweroff\r"), Some(exit::POWER_OFF))
         }),
         trial("terminal_is_restored_after_ctrl_a_x", || {
-            terminal_is_restored(|session| session.send("\x01x"), None)
+            terminal_is_restored(|session| session.send("\x01x"), Some(exit::QUIT))
         }),
         trial("terminal_is_restored_after_sigterm", || {
             terminal_is_restored(|session| session.terminate(), None)
@@ -49,7 +52,7 @@ fn ask(session: &mut Session, command: &str) -> Result<String> {
 fn reaches_its_prompt() -> Result<()> {
     let mut session = start()?;
     let banner = session.expect(PROMPT, LIMIT)?.to_lowercase();
-    for word in ["real", "protected", "long", "mips"] {
+    for word in ["real mode", "protected mode", "long mode", "instructions per second"] {
         ensure!(banner.contains(word), "the guest does not say {word:?}:\n{banner}");
     }
     Ok(())
@@ -64,8 +67,8 @@ fn monitor_answers() -> Result<()> {
     let answer = ask(&mut session, "cpuid")?;
     ensure!(answer.lines().count() > 2, "cpuid says {answer:?}");
     // The reset vector's far jump, mirrored below 1 MiB.
-    let dump = ask(&mut session, "dump ffff0")?.to_lowercase();
-    ensure!(dump.contains("ea"), "the dump shows {dump:?}");
+    let dump = ask(&mut session, "dump ffff0")?;
+    ensure!(dump.contains("000FFFF0") && dump.contains(" EA "), "the dump shows {dump:?}");
     Ok(())
 }
 
@@ -79,9 +82,25 @@ fn survives_faults_on_purpose() -> Result<()> {
     Ok(())
 }
 
+fn resets() -> Result<()> {
+    let mut session = at_prompt()?;
+    let banner = ask(&mut session, "reset")?;
+    ensure!(banner.contains("real mode"), "no banner after the reset: {banner:?}");
+    Ok(())
+}
+
+fn ends_by(command: &str, status: i32) -> Result<()> {
+    let mut session = at_prompt()?;
+    session.send(&format!("{command}\r"))?;
+    let ended = session.finish(LIMIT)?;
+    ensure!(ended.status == Ok(status), "{command:?} ended otherwise: {ended:?}");
+    Ok(())
+}
+
 fn ctrl_c_goes_to_the_guest() -> Result<()> {
     let mut session = at_prompt()?;
-    session.send("\x03\r")?;
+    // The monitor drops the line for a new one.
+    session.send("no such command\x03")?;
     session.expect(PROMPT, LIMIT)?;
     ensure!(ask(&mut session, "help")?.contains("poweroff"), "the monitor does not answer");
     Ok(())

@@ -26,6 +26,7 @@ const MAX: &[Feature] = &[
     Rdrand,
     Hypervisor,
     Arat,
+    Fsgsbase,
     TscAdjust,
     Smep,
     Erms,

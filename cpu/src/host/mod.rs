@@ -11,4 +11,6 @@ pub(crate) use sse as float;
 pub(crate) use crate::vector::portable as float;
 
 #[cfg(all(test, target_arch = "x86_64"))]
+mod native;
+#[cfg(all(test, target_arch = "x86_64"))]
 mod tests;

@@ -462,3 +462,6 @@ fn simple(core: &mut Core, mnemonic: Mnemonic, first: u8, second: u8) -> bool {
     }
     true
 }
+
+#[cfg(test)]
+mod tests;

@@ -132,7 +132,7 @@ pub fn deliver(core: &mut Core, event: Event) {
                 note(core, &failed);
                 tracing::debug!(target: "exception", "triple fault");
                 core.vcpu.activity = Activity::Shutdown;
-                core.leave_block(true);
+                core.leave_block(false);
                 return;
             }
         }

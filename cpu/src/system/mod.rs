@@ -19,6 +19,8 @@ pub mod tables;
 pub mod task;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 use brolga_mmu::{Linear, Width};
 
@@ -27,7 +29,7 @@ use crate::core::{Core, Exit};
 use crate::exception::{Exception, vector};
 use crate::flags::LazyFlags;
 use crate::insn::{Insn, bits};
-use crate::vcpu::{SegReg, Segment, attr, rflags};
+use crate::vcpu::{SegReg, Segment, ZERO, attr, rflags};
 
 /// What a complex instruction returns.
 pub(crate) type Done = Result<(), Exit>;
@@ -52,9 +54,14 @@ pub(crate) fn with_rpl(selector: u16, rpl: u8) -> u16 {
     selector & !3 | u16::from(rpl & 3)
 }
 
-/// Whether the operand that can be a register or memory is memory.
-pub(crate) fn is_memory(insn: &Insn) -> bool {
-    insn.has(bits::MEM0) || insn.aux != 0
+/// Whether operand `i` of an instruction with an r/m operand there is memory. A second operand has
+/// no bit of its own: decoding leaves these fields alone unless it meets a memory operand. (In
+/// 64-bit mode the absolute address 0 looks like a register.)
+fn is_memory(insn: &Insn, i: usize) -> bool {
+    if i == 0 {
+        return insn.has(bits::MEM0);
+    }
+    insn.base != ZERO || insn.index != ZERO || insn.disp != 0 || insn.ea_mask != u64::MAX
 }
 
 impl Core {
@@ -145,7 +152,7 @@ impl Core {
 
     /// The r/m16 operand of a system instruction; `i` is its position if it is a register.
     pub(crate) fn rm16(&mut self, insn: &Insn, i: usize) -> Result<u16, Exit> {
-        let v = if is_memory(insn) {
+        let v = if is_memory(insn, i) {
             let ea = self.ea(insn);
             self.load(Width::W16, insn.seg, ea)?
         } else {
@@ -156,7 +163,7 @@ impl Core {
 
     /// Stores a 16-bit system register: to memory 16 bits, to a register the operand size.
     pub(crate) fn set_rm16(&mut self, insn: &Insn, v: u64) -> Done {
-        if is_memory(insn) {
+        if insn.has(bits::MEM0) {
             let ea = self.ea(insn);
             self.store(Width::W16, insn.seg, ea, v & 0xffff)
         } else {

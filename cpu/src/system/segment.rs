@@ -4,11 +4,11 @@ use brolga_mmu::Width;
 
 use super::descriptor::{fetch, kind, null_segment, set_accessed};
 use super::stack::Stack;
-use super::{Done, gp_on, is_memory, is_null, on_selector, rpl};
+use super::{Done, gp_on, is_null, on_selector, rpl};
 use crate::backend::Backend;
 use crate::core::{Core, Exit};
 use crate::exception::{Exception, vector};
-use crate::insn::Insn;
+use crate::insn::{Insn, bits};
 use crate::vcpu::{SegReg, Segment, Shadow, attr, gpr};
 
 /// Access rights of every segment in virtual-8086 mode: present, writable, accessed, DPL 3.
@@ -157,7 +157,6 @@ pub fn pop_sreg(core: &mut Core, insn: &Insn) -> Done {
 }
 
 fn load_far(core: &mut Core, insn: &Insn, reg: SegReg) -> Done {
-    core.require(is_memory(insn), Exception::ud("LDS/LES/LFS/LGS/LSS needs a memory operand"))?;
     let ea = core.ea(insn);
     let offset = core.load(insn.opsize, insn.seg, ea)?;
     let next = ea.wrapping_add(insn.opsize.bytes()) & insn.ea_mask;
@@ -277,7 +276,7 @@ pub fn arpl(core: &mut Core, insn: &Insn) -> Done {
     let raise = destination & 3 < wanted;
     if raise {
         let adjusted = u64::from(destination & !3 | wanted);
-        if is_memory(insn) {
+        if insn.has(bits::MEM0) {
             let ea = core.ea(insn);
             core.store(Width::W16, insn.seg, ea, adjusted)?;
         } else {
@@ -342,7 +341,8 @@ pub(super) fn hide_privileged_segments(core: &mut Core, cpl: u8) {
         let segment = *core.vcpu.seg(reg);
         let conforming = segment.has(attr::CODE | attr::DC);
         if !segment.has(attr::UNUSABLE) && !conforming && segment.dpl() < cpl {
-            core.set_segment(reg, null_segment(0, 0));
+            // The base stays, which 64-bit mode could still see in FS and GS.
+            core.set_segment(reg, Segment { base: segment.base, ..null_segment(0, 0) });
         }
     }
 }

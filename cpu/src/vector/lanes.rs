@@ -58,7 +58,7 @@ fn bytes(op: X2, a: u128, b: u128) -> u128 {
         X2::MinU => zip::<u8x16>(a, b, u8x16::min),
         X2::MaxS => zip::<i8x16>(a, b, i8x16::max),
         X2::MaxU => zip::<u8x16>(a, b, u8x16::max),
-        X2::AvgU => each::<u8, 16>(a, b, |a, b| (u16::from(a) + u16::from(b) + 1 >> 1) as u8),
+        X2::AvgU => each::<u8, 16>(a, b, |a, b| ((u16::from(a) + u16::from(b) + 1) >> 1) as u8),
         _ => a,
     }
 }
@@ -81,7 +81,7 @@ fn words(op: X2, a: u128, b: u128) -> u128 {
         X2::MinU => zip::<u16x8>(a, b, u16x8::min),
         X2::MaxS => zip::<i16x8>(a, b, i16x8::max),
         X2::MaxU => zip::<u16x8>(a, b, u16x8::max),
-        X2::AvgU => each::<u16, 8>(a, b, |a, b| (u32::from(a) + u32::from(b) + 1 >> 1) as u16),
+        X2::AvgU => each::<u16, 8>(a, b, |a, b| ((u32::from(a) + u32::from(b) + 1) >> 1) as u16),
         _ => a,
     }
 }
@@ -162,14 +162,14 @@ pub(crate) fn shift(op: Shift, lane: Lane, a: u128, count: u64) -> u128 {
 #[inline(always)]
 pub(crate) fn extract(lane: Lane, a: u128, n: u8) -> u64 {
     let bits = lane.bits();
-    let v = (a >> (u32::from(n) * bits & 127)) as u64;
+    let v = (a >> ((u32::from(n) * bits) & 127)) as u64;
     if lane == Lane::Q { v } else { v & ((1 << bits) - 1) }
 }
 
 /// `a` with lane `n` replaced by the low bits of `v`.
 #[inline(always)]
 pub(crate) fn insert(lane: Lane, a: u128, n: u8, v: u64) -> u128 {
-    let at = u32::from(n) * lane.bits() & 127;
+    let at = (u32::from(n) * lane.bits()) & 127;
     let mask = (u128::from(u64::MAX) >> (64 - lane.bits())) << at;
     a & !mask | u128::from(v) << at & mask
 }
@@ -179,9 +179,8 @@ pub(crate) fn insert(lane: Lane, a: u128, n: u8, v: u64) -> u128 {
 pub(crate) fn movemask(lane: Lane, a: u128) -> u64 {
     match lane {
         Lane::B => u64::from(cast::<_, u8x16>(a.to_le()).to_bitmask()),
-        _ => (0..16 / lane.bytes() as u32).fold(0, |m, i| {
-            m | ((a >> ((i + 1) * lane.bits() - 1)) as u64 & 1) << i
-        }),
+        _ => (0..16 / lane.bytes() as u32)
+            .fold(0, |m, i| m | ((a >> ((i + 1) * lane.bits() - 1)) as u64 & 1) << i),
     }
 }
 
@@ -228,9 +227,8 @@ const fn alternating(lane: Lane, high: bool) -> Pattern {
 /// Lanes of one half of `a` and `b`, alternating.
 #[inline(always)]
 pub(crate) fn interleave(lane: Lane, high: bool, a: u128, b: u128) -> u128 {
-    let bytes = |f: fn(u8x16, u8x16) -> u8x16| {
-        u128::from_le(cast(f(cast(a.to_le()), cast(b.to_le()))))
-    };
+    let bytes =
+        |f: fn(u8x16, u8x16) -> u8x16| u128::from_le(cast(f(cast(a.to_le()), cast(b.to_le()))));
     match (lane, high) {
         (Lane::B, false) => bytes(u8x16::unpack_low),
         (Lane::B, true) => bytes(u8x16::unpack_high),
@@ -246,7 +244,8 @@ pub(crate) fn interleave(lane: Lane, high: bool, a: u128, b: u128) -> u128 {
 #[inline(always)]
 pub(crate) fn pack(from: Lane, signed: bool, a: u128, b: u128) -> u128 {
     let (half, lanes) = (from.bits() / 2, 128 / from.bits());
-    let (low, high) = if signed { (-1 << (half - 1), (1 << (half - 1)) - 1) } else { (0, (1 << half) - 1) };
+    let (low, high) =
+        if signed { (-1 << (half - 1), (1 << (half - 1)) - 1) } else { (0, (1 << half) - 1) };
     let mask = (1u128 << half) - 1;
     let narrow = |x: u128| {
         (0..lanes).fold(0, |r, i| {
@@ -276,7 +275,6 @@ pub(crate) fn crc32c(crc: u32, data: u64, bytes: u32) -> u32 {
         }
         table
     };
-    (0..bytes).fold(crc, |crc, i| {
-        crc >> 8 ^ TABLE[usize::from((crc ^ (data >> (8 * i)) as u32) as u8)]
-    })
+    (0..bytes)
+        .fold(crc, |crc, i| crc >> 8 ^ TABLE[usize::from((crc ^ (data >> (8 * i)) as u32) as u8)])
 }

@@ -194,13 +194,7 @@ pub trait VectorBackend: Backend {
     /// Floating-point `a op b`; scalar formats take the upper lanes from `a`.
     fn fp2(&mut self, op: Fp2, fmt: Fmt, a: Self::X, b: Self::X) -> Result<Self::X, Self::E>;
     /// Floating-point `op a`; scalar formats take the upper lanes from `upper`.
-    fn fp1(
-        &mut self,
-        op: Fp1,
-        fmt: Fmt,
-        upper: Self::X,
-        a: Self::X,
-    ) -> Result<Self::X, Self::E>;
+    fn fp1(&mut self, op: Fp1, fmt: Fmt, upper: Self::X, a: Self::X) -> Result<Self::X, Self::E>;
     /// Compares the lowest lanes: ZF, PF and CF in their RFLAGS positions. `quiet` (UCOMIS) does
     /// not signal for quiet NaNs.
     fn fp_compare(
@@ -227,7 +221,7 @@ pub trait VectorBackend: Backend {
     fn crc32c(&mut self, w: Width, crc: Self::V, data: Self::V) -> Self::V;
 
     /// `v` in the lowest quadword, zero above.
-    fn from_int(&mut self, v: Self::V) -> Self::X {
+    fn vector_of(&mut self, v: Self::V) -> Self::X {
         let zero = self.const_x(0);
         self.insert(Lane::Q, zero, 0, v)
     }

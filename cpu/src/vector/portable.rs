@@ -2,9 +2,7 @@
 //! exception is unmasked.
 
 use super::{ComFmt, Cvt, Fmt, Fp, Fp1, Fp2, IntCvt, Pred};
-use crate::softfloat::{
-    self as sf, Env, F32, F64, Format, Integer, Relation, Rounding, flag,
-};
+use crate::softfloat::{self as sf, Env, F32, F64, Format, Integer, Relation, Rounding, flag};
 use crate::vcpu::rflags::{CF, PF, ZF};
 
 /// A format as lanes of a vector.
@@ -196,7 +194,9 @@ fn int(x: u128, i: u32) -> i32 {
 
 /// Lanes to doublewords.
 fn to_dq<F: LaneFormat>(n: u32, a: u128, truncate: bool, env: &mut Env) -> u128 {
-    (0..n).fold(0, |r, i| r | u128::from(to_int::<F, i32>(F::get(a, i), truncate, env) as u32) << (32 * i))
+    (0..n).fold(0, |r, i| {
+        r | u128::from(to_int::<F, i32>(F::get(a, i), truncate, env) as u32) << (32 * i)
+    })
 }
 
 fn to_int<F: Format, I: Integer>(a: F::Bits, truncate: bool, env: &mut Env) -> I {

@@ -122,7 +122,7 @@ impl Bus for BoardBus {
     }
 
     fn acknowledge(&mut self, at: u64) -> Option<u8> {
-        self.with_chips(at, |chips, _| (chips.acknowledge(), Some(Chip::Pic)))
+        self.with_chips(at, |chips, now| (chips.acknowledge(now), Some(Chip::Pic)))
     }
 
     fn take_replan(&mut self) -> bool {

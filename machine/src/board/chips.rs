@@ -29,8 +29,7 @@ pub(super) enum Chip {
 
 impl Chip {
     /// Those that change something by themselves as time passes.
-    const TIMED: [Chip; 6] =
-        [Chip::Pit, Chip::Rtc, Chip::Uart, Chip::Pm, Chip::Hpet, Chip::Lapic];
+    const TIMED: [Chip; 6] = [Chip::Pit, Chip::Rtc, Chip::Uart, Chip::Pm, Chip::Hpet, Chip::Lapic];
 }
 
 impl Chipset {

@@ -17,7 +17,7 @@ mod tests;
 use brolga_devices::dma8237::DmaPair;
 use brolga_devices::hpet::Hpet;
 use brolga_devices::i8042::I8042;
-use brolga_devices::ioapic::IoApic;
+use brolga_devices::ioapic::{self, IoApic};
 use brolga_devices::lapic::{Lapic, LapicConfig};
 use brolga_devices::misc::{DebugConsole, ExitPort, Port92, PostPort, ResetControl};
 use brolga_devices::pci::{PciBus, PciFunction};
@@ -27,12 +27,13 @@ use brolga_devices::pm::AcpiPm;
 use brolga_devices::port61::Port61;
 use brolga_devices::rtc::Rtc;
 use brolga_devices::uart::Uart;
-use brolga_devices::{Request, VmTime};
+use brolga_devices::{DeliveryMode, Request, VmTime};
 
 use crate::clock::Clock;
 use crate::firmware::acpi;
 use crate::serial::TextMatch;
 pub use bus::BoardBus;
+pub(crate) use bus::lock;
 use chips::Chip;
 use ranges::Ranges;
 pub use saved::ChipsetSaved;
@@ -119,12 +120,7 @@ impl Chipset {
         pci.insert(acpi::ISA_BRIDGE_SLOT, 0, PciFunction::piix3_isa_bridge());
         let power = PciFunction::piix4_power_management(acpi::PM_BASE);
         pci.insert(acpi::ISA_BRIDGE_SLOT, 3, power);
-        let lapic = LapicConfig {
-            id: 0,
-            bootstrap: true,
-            timer_hz: LAPIC_TIMER_HZ,
-            physical_bits,
-        };
+        let lapic = LapicConfig { id: 0, bootstrap: true, timer_hz: LAPIC_TIMER_HZ, physical_bits };
         Self {
             clock,
             uart: Uart::new(),
@@ -208,8 +204,53 @@ impl Chipset {
         std::mem::take(&mut self.serial_output)
     }
 
+    /// CR8.
+    pub(crate) fn task_priority(&self) -> u8 {
+        self.lapic.cr8()
+    }
+
+    /// INIT reaches the local APIC of the processor that takes it.
+    pub(crate) fn init_lapic(&mut self) {
+        self.lapic.init();
+    }
+
+    /// Whether an entry of the IOAPIC or a pin of the local APIC can cause an NMI, which would
+    /// wake a CPU that is halted with interrupts off.
+    pub(crate) fn nmi_is_possible(&mut self, now: VmTime) -> bool {
+        self.ioapic_can_signal_nmi(now) || self.lint0_can_signal_nmi(now)
+    }
+
+    fn ioapic_can_signal_nmi(&mut self, now: VmTime) -> bool {
+        const SELECT: u64 = 0x00;
+        const WINDOW: u64 = 0x10;
+        const FIRST_ENTRY: u32 = 0x10;
+        let selected = self.ioapic.read(now, SELECT);
+        let possible = (0..ioapic::PINS as u32).any(|pin| {
+            self.ioapic.write(now, SELECT, FIRST_ENTRY + 2 * pin);
+            is_nmi(self.ioapic.read(now, WINDOW))
+        });
+        self.ioapic.write(now, SELECT, selected);
+        possible
+    }
+
+    fn lint0_can_signal_nmi(&mut self, now: VmTime) -> bool {
+        const LVT_LINT0: u32 = 0x350;
+        const LVT_LINT0_MSR: u32 = 0x835;
+        if self.lapic.x2apic() {
+            self.lapic.msr_read(now, LVT_LINT0_MSR).is_ok_and(|entry| is_nmi(entry as u32))
+        } else {
+            self.lapic.enabled() && is_nmi(self.lapic.read(now, LVT_LINT0))
+        }
+    }
+
     /// A byte arrives on the serial line.
     pub fn receive_serial(&mut self, now: VmTime, byte: u8) {
         self.uart.receive(now, byte);
     }
+}
+
+/// Whether an entry of the IOAPIC or of the local vector table is an NMI, and not masked.
+fn is_nmi(entry: u32) -> bool {
+    const MASKED: u32 = 1 << 16;
+    entry & MASKED == 0 && DeliveryMode::from_bits(entry >> 8) == DeliveryMode::Nmi
 }

@@ -52,7 +52,12 @@ pub(super) fn table() -> Ranges<u16, Place> {
 
 impl Chipset {
     /// IN. Also says which chip has answered.
-    pub(super) fn port_read(&mut self, now: VmTime, port: u16, width: Width) -> (u64, Option<Chip>) {
+    pub(super) fn port_read(
+        &mut self,
+        now: VmTime,
+        port: u16,
+        width: Width,
+    ) -> (u64, Option<Chip>) {
         let found = self.place(port);
         let value = match found {
             Some((chip, offset)) if chip.is_wide() => self.read_wide(now, chip, offset, width),

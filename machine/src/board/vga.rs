@@ -111,10 +111,9 @@ impl Vga {
     pub fn write(&mut self, port: u16, value: u8) {
         match port {
             ATTRIBUTE => {
-                if std::mem::replace(
-                    &mut self.registers.attribute_wants_data,
-                    !self.registers.attribute_wants_data,
-                ) {
+                let is_data = self.registers.attribute_wants_data;
+                self.registers.attribute_wants_data = !is_data;
+                if is_data {
                     *self.selected(INDEXED.len(), ATTRIBUTE) = value;
                 } else {
                     self.set_plain(ATTRIBUTE, value & 0x1f);

@@ -15,7 +15,7 @@
 
 use brolga_devices::hpet::{self, Routing};
 use brolga_devices::lapic::{CpuSignal, IpiMessage, Shorthand};
-use brolga_devices::{LineChange, Request};
+use brolga_devices::{LineChange, Request, VmTime};
 
 use super::Chipset;
 use crate::firmware::acpi;
@@ -60,15 +60,16 @@ impl Chipset {
     }
 
     /// The interrupt-acknowledge cycle.
-    pub(super) fn acknowledge(&mut self) -> Option<u8> {
-        let vector = if self.lapic.pending().is_some() {
-            self.lapic.acknowledge()
+    pub(super) fn acknowledge(&mut self, now: VmTime) -> Option<u8> {
+        let (vector, source) = if self.lapic.pending().is_some() {
+            (self.lapic.acknowledge(), "local APIC")
         } else if self.external_interrupt() {
             self.signals.ext_int = false;
-            self.pic.acknowledge()
+            (self.pic.acknowledge(), "8259")
         } else {
             return None;
         };
+        tracing::trace!(target: "interrupt", "{} vector {vector:#04x} from the {source}", now.0);
         self.propagate();
         Some(vector)
     }

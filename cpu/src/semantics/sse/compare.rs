@@ -22,8 +22,7 @@ fn scalars<B: VectorBackend, const DOUBLE: bool, const QUIET: bool, const MEM: b
     b: &mut B,
     i: &Insn,
 ) -> Result<(), B::E> {
-    let (fmt, memory) =
-        if DOUBLE { (ComFmt::Sd, Memory::M8) } else { (ComFmt::Ss, Memory::M4) };
+    let (fmt, memory) = if DOUBLE { (ComFmt::Sd, Memory::M8) } else { (ComFmt::Ss, Memory::M4) };
     let s = source::<B, Xmm, MEM>(b, i, memory)?;
     let d = b.xmm(i.reg[0]);
     let bits = b.fp_compare(fmt, QUIET, d, s)?;

@@ -203,5 +203,5 @@ fn minimum_position<B: VectorBackend>(b: &mut B, s: B::X) -> B::X {
     }
     let sixteen = b.imm(16);
     let least = b.bin(Bin::Rol, W32, least, sixteen);
-    b.from_int(least)
+    b.vector_of(least)
 }

@@ -58,13 +58,7 @@ fn pack<B: VectorBackend>(b: &mut B, from: Lane, signed: bool, d: B::X, s: B::X)
 }
 
 #[inline(always)]
-fn horizontal_low<B: VectorBackend>(
-    b: &mut B,
-    op: X2,
-    lane: Lane,
-    d: B::X,
-    s: B::X,
-) -> B::X {
+fn horizontal_low<B: VectorBackend>(b: &mut B, op: X2, lane: Lane, d: B::X, s: B::X) -> B::X {
     let both = b.interleave(Qword, false, d, s);
     horizontal(b, op, lane, both, both)
 }

@@ -13,6 +13,10 @@ pub mod shifts;
 pub mod shuffle;
 pub mod state;
 pub mod string;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 use crate::insn::Insn;
 use crate::vector::{VecWidth, VectorBackend};
@@ -48,12 +52,7 @@ pub trait Operation {
     const MEMORY: Memory;
 
     /// The new value of operand 0, from its old value `d` and the source `s`.
-    fn eval<B: VectorBackend>(
-        b: &mut B,
-        i: &Insn,
-        d: B::X,
-        s: B::X,
-    ) -> Result<B::X, B::E>;
+    fn eval<B: VectorBackend>(b: &mut B, i: &Insn, d: B::X, s: B::X) -> Result<B::X, B::E>;
 }
 
 /// Which register file a vector instruction uses.

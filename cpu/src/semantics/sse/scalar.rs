@@ -60,19 +60,13 @@ fn from_integer<B: VectorBackend, R: File, const LANE: u8, const MEM: bool>(
 ) -> Result<(), B::E> {
     begin::<B, R>(b)?;
     let v = integer::<B, MEM>(b, i, lane(LANE))?;
-    let v = b.from_int(v);
+    let v = b.vector_of(v);
     set::<B, R>(b, i.reg[0], v);
     Ok(())
 }
 
 /// MOVD, MOVQ (`FIRST`), PEXTR, EXTRACTPS: a lane to a register or memory.
-fn to_integer<
-    B: VectorBackend,
-    R: File,
-    const LANE: u8,
-    const FIRST: bool,
-    const MEM: bool,
->(
+fn to_integer<B: VectorBackend, R: File, const LANE: u8, const FIRST: bool, const MEM: bool>(
     b: &mut B,
     i: &Insn,
 ) -> Result<(), B::E> {
@@ -164,7 +158,9 @@ pub fn select<B: VectorBackend>(i: &Instruction) -> Option<Handler<B>> {
         Pextrb_r32m8_xmm_imm8 | Pextrb_r64m8_xmm_imm8 => {
             forms!(mem0, to_integer, Xmm, B8, false)
         }
-        Pextrw_r32m16_xmm_imm8 | Pextrw_r64m16_xmm_imm8 | Pextrw_r32_xmm_imm8
+        Pextrw_r32m16_xmm_imm8
+        | Pextrw_r64m16_xmm_imm8
+        | Pextrw_r32_xmm_imm8
         | Pextrw_r64_xmm_imm8 => forms!(mem0, to_integer, Xmm, W16, false),
         Pextrw_r32_mm_imm8 | Pextrw_r64_mm_imm8 => to_integer::<B, Mm, W16, false, false>,
         Pextrd_rm32_xmm_imm8 | Extractps_rm32_xmm_imm8 | Extractps_r64m32_xmm_imm8 => {

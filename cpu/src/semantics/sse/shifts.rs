@@ -14,10 +14,7 @@ trait LaneShift {
 }
 
 /// By an immediate.
-fn by_immediate<B: VectorBackend, S: LaneShift, R: File>(
-    b: &mut B,
-    i: &Insn,
-) -> Result<(), B::E> {
+fn by_immediate<B: VectorBackend, S: LaneShift, R: File>(b: &mut B, i: &Insn) -> Result<(), B::E> {
     begin::<B, R>(b)?;
     let d = get::<B, R>(b, i.reg[0]);
     let r = b.shift_imm(S::SHIFT, S::LANE, d, i.imm as u8);

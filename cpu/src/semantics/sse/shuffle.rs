@@ -149,19 +149,12 @@ fn widen<B: VectorBackend>(b: &mut B, signed: bool, from: Lane, to: Lane, s: B::
             if (at..at + narrow).contains(&byte) { (lane * narrow + byte - at) as u8 } else { 16 }
         }),
     );
-    if signed {
-        b.shift_imm(Shift::Sar, to, spread, (8 * (wide - narrow)) as u8)
-    } else {
-        spread
-    }
+    if signed { b.shift_imm(Shift::Sar, to, spread, (8 * (wide - narrow)) as u8) } else { spread }
 }
 
 /// INSERTPS: a single of the source, selected by bits 7:6, to the lane in bits 5:4; then zeros
 /// where bits 3:0 are set. The memory form reads one single and ignores its selector.
-pub fn insert_single<B: VectorBackend, const MEM: bool>(
-    b: &mut B,
-    i: &Insn,
-) -> Result<(), B::E> {
+pub fn insert_single<B: VectorBackend, const MEM: bool>(b: &mut B, i: &Insn) -> Result<(), B::E> {
     let imm = i.imm as u8;
     let s = source::<B, Xmm, MEM>(b, i, Memory::M4)?;
     let d = b.xmm(i.reg[0]);

@@ -7,9 +7,9 @@ use brolga_mmu::{Linear, Width};
 
 use crate::backend::Backend;
 use crate::core::{By, Core, Exit};
-use crate::exception::Exception;
+use crate::exception::{Exception, vector};
 use crate::insn::{Insn, bits};
-use crate::vcpu::{cr4, gpr};
+use crate::vcpu::{cr0, cr4, gpr};
 use crate::vector::mxcsr;
 use crate::x87::X87;
 
@@ -132,6 +132,9 @@ fn xsave_area(core: &mut Core, i: &Insn, write: bool) -> Result<(Linear, u64), E
     if core.vcpu.sys.cr4 & cr4::OSXSAVE == 0 {
         return Err(core.raise(Exception::ud("XSAVE without CR4.OSXSAVE")));
     }
+    if core.vcpu.sys.cr0 & cr0::TS != 0 {
+        return Err(core.raise(Exception::plain(vector::NM, "CR0.TS is set")));
+    }
     let ea = core.ea(i);
     core.check_aligned(i.seg, ea, 64)?;
     let at = core.check_area(i.seg, ea, LEGACY + HEADER_LEN, write)?;
@@ -143,7 +146,7 @@ fn xsave_area(core: &mut Core, i: &Insn, write: bool) -> Result<(Linear, u64), E
 /// The components that are not in their initial configuration.
 fn in_use(core: &Core) -> u64 {
     let x87 = if core.vcpu.x87 == X87::default() { 0 } else { X87_COMPONENT };
-    let n = (xmm_place(core).len()) / 16;
+    let n = xmm_place(core).len() / 16;
     let sse = if core.vcpu.xmm[..n].iter().all(|x| *x == 0) { 0 } else { SSE_COMPONENT };
     x87 | sse
 }

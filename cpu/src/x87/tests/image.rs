@@ -118,15 +118,20 @@ fn host_writes_the_same_images() {
     let mut random = Random(3);
     for _ in 0..2000 {
         let fpu = with_pointers(&mut random);
-        for (format, round_trip) in [
-            (ImageFormat::Protected32, host::round_trip_32 as fn(&mut [u8; 108])),
-            (ImageFormat::Protected16, host::round_trip_16),
+        for (format, pointers, round_trip) in [
+            (ImageFormat::Protected32, 12..26, host::round_trip_32 as fn(&mut [u8; 108])),
+            (ImageFormat::Protected16, 6..14, host::round_trip_16),
         ] {
             let image = fpu.saved_state(format);
+            let mut expected = image.as_bytes().to_vec();
             let mut bytes = [0; 108];
-            bytes[..format.state_len()].copy_from_slice(image.as_bytes());
+            bytes[..expected.len()].copy_from_slice(&expected);
             round_trip(&mut bytes);
-            assert_eq!(bytes[..format.state_len()], *image.as_bytes(), "{format:?} {fpu:x?}");
+            // An AMD host loses the pointers if its kernel switches tasks in between: FXSAVE keeps
+            // them only while an exception is pending.
+            bytes[pointers.clone()].fill(0);
+            expected[pointers].fill(0);
+            assert_eq!(bytes[..expected.len()], expected, "{format:?} {fpu:x?}");
         }
     }
 }

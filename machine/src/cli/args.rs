@@ -1,0 +1,210 @@
+//! The arguments.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+use super::size::parse_size;
+use crate::accel::AccelKind;
+use crate::clock::ClockKind;
+use crate::machine::OnTripleFault;
+
+/// RAM when nothing is said.
+const DEFAULT_MEMORY: &str = "512M";
+
+/// Runs unmodified x86 guests on any host, without hardware virtualization.
+///
+/// Without a command, Brolga boots the guest that is built into it: a tour of the machine that
+/// ends in a small monitor. On a terminal, Ctrl-A x leaves and Ctrl-A h helps.
+#[derive(Debug, Parser)]
+#[command(name = "brolga", version, disable_help_subcommand = true)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    pub(super) command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Runs a guest.
+    ///
+    /// Exit statuses: 0 power-off or Ctrl-A x; 1-63 the value the guest wrote to its exit port
+    /// (port F4h; 63 for all larger ones); 2 something is wrong with the command line or a file;
+    /// 64 timeout; 65 triple fault; 66 reset loop; 67 halted for good; 68 instruction limit; 69
+    /// text of --stop-on-serial seen; 70 failure of the host.
+    #[command(after_help = EXAMPLES)]
+    Run(Box<RunArguments>),
+}
+
+const EXAMPLES: &str = "Examples:
+  brolga run --kernel vmlinuz --initrd initrd.img --append console=ttyS0
+  brolga run --bios firmware.rom --clock virtual --max-insns 1000000";
+
+/// What to run, and how.
+#[derive(Debug, Parser)]
+#[command(no_binary_name = true)]
+pub(super) struct RunArguments {
+    /// A kernel to enter directly: bzImage, ELF with a PVH note, or multiboot
+    #[arg(long, value_name = "FILE")]
+    pub(super) kernel: Option<PathBuf>,
+
+    /// The kernel's initial RAM disk
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    pub(super) initrd: Option<PathBuf>,
+
+    /// The kernel's command line
+    #[arg(long, value_name = "TEXT", requires = "kernel", allow_hyphen_values = true)]
+    pub(super) append: Option<String>,
+
+    /// A ROM at the reset vector, a multiple of 64 KiB up to 16 MiB
+    #[arg(long, value_name = "FILE", conflicts_with = "kernel")]
+    pub(super) bios: Option<PathBuf>,
+
+    /// RAM, with K, M or G; without, in MiB
+    #[arg(short, long, value_name = "SIZE", default_value = DEFAULT_MEMORY, value_parser = parse_size)]
+    pub(super) memory: u64,
+
+    /// The processor model; `help` lists them
+    #[arg(long, value_name = "MODEL")]
+    pub(super) cpu: Option<String>,
+
+    /// What executes the guest's code [default: interp]
+    #[arg(long, value_enum, value_name = "ENGINE")]
+    pub(super) accel: Option<AccelKind>,
+
+    /// What the guest's time follows [default: host]
+    #[arg(long, value_enum, value_name = "CLOCK")]
+    pub(super) clock: Option<ClockKind>,
+
+    /// Where the guest's serial line goes: stdio, none, or a file
+    #[arg(long, value_name = "TARGET", default_value = "stdio", value_parser = parse_serial)]
+    pub(super) serial: SerialTarget,
+
+    /// Give up after so many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    pub(super) timeout: Option<Duration>,
+
+    /// Stop after so many instructions
+    #[arg(long, value_name = "COUNT")]
+    pub(super) max_insns: Option<u64>,
+
+    /// Stop when this text appears on the serial line
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(super) stop_on_serial: Option<String>,
+
+    /// What to do after a triple fault
+    #[arg(long, value_enum, value_name = "ACTION", default_value = "stop")]
+    pub(super) on_triple_fault: OnTripleFault,
+
+    /// Tell how the run ended as one JSON object on standard error
+    #[arg(long)]
+    pub(super) json: bool,
+
+    /// At the end, print the instruction count and a hash of registers, RAM and devices
+    #[arg(long)]
+    pub(super) state_hash: bool,
+
+    /// At the end, print instruction count, time, speed and memory use
+    #[arg(long)]
+    pub(super) stats: bool,
+
+    /// Trace these, separated by commas, to standard error or --trace-file
+    #[arg(long, value_enum, value_name = "LIST", value_delimiter = ',')]
+    pub(super) trace: Vec<super::trace::Topic>,
+
+    /// Write the trace to this file
+    #[arg(long, value_name = "FILE", requires = "trace")]
+    pub(super) trace_file: Option<PathBuf>,
+}
+
+impl Default for RunArguments {
+    fn default() -> Self {
+        Self::parse_from(std::iter::empty::<&str>())
+    }
+}
+
+/// Where the serial line goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum SerialTarget {
+    Stdio,
+    None,
+    File(PathBuf),
+}
+
+fn parse_serial(text: &str) -> Result<SerialTarget, String> {
+    match text {
+        "stdio" => Ok(SerialTarget::Stdio),
+        "none" => Ok(SerialTarget::None),
+        "" => Err("give stdio, none, or a file".into()),
+        path => Ok(SerialTarget::File(path.into())),
+    }
+}
+
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "give a number of seconds".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn run(arguments: &[&str]) -> Result<RunArguments, clap::Error> {
+        let parsed = Arguments::try_parse_from([&["brolga", "run"], arguments].concat())?;
+        match parsed.command {
+            Some(Command::Run(run)) => Ok(*run),
+            None => unreachable!("`run` was given"),
+        }
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults_are_those_of_no_arguments() {
+        let defaults = RunArguments::default();
+        assert_eq!(defaults.memory, 512 << 20);
+        assert_eq!(defaults.serial, SerialTarget::Stdio);
+    }
+
+    #[test]
+    fn arguments_reach_their_fields() -> Result<(), clap::Error> {
+        let run = run(&[
+            "--kernel",
+            "k",
+            "--append",
+            "-x console=ttyS0",
+            "-m",
+            "64M",
+            "--trace",
+            "pio,msr",
+            "--timeout",
+            "1.5",
+            "--serial",
+            "log",
+        ])?;
+        assert_eq!(run.append.as_deref(), Some("-x console=ttyS0"));
+        assert_eq!((run.memory, run.trace.len()), (64 << 20, 2));
+        assert_eq!(run.timeout, Some(Duration::from_millis(1500)));
+        assert_eq!(run.serial, SerialTarget::File("log".into()));
+        Ok(())
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        for wrong in [
+            &["--initrd", "i"][..],
+            &["--kernel", "k", "--bios", "b"],
+            &["--timeout", "-1"],
+            &["--timeout", "soon"],
+            &["--serial", ""],
+            &["--trace", "everything"],
+            &["--trace-file", "f"],
+        ] {
+            assert!(run(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

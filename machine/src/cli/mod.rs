@@ -1,0 +1,160 @@
+//! The command line.
+
+mod args;
+mod report;
+mod size;
+mod trace;
+
+use std::fs::{self, File};
+use std::io::{self, IsTerminal};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use brolga_cpu::cpuid::CpuModel;
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use crate::accel::AccelKind;
+use crate::clock::ClockKind;
+use crate::exit::{End, HOST_ERROR, USER_ERROR};
+use crate::firmware::MemoryLayout;
+use crate::machine::{Guest, Machine, MachineConfig};
+use crate::run::Limits;
+use crate::serial::Serial;
+use crate::terminal::{self, RawTerminal};
+use args::{Arguments, Command, RunArguments, SerialTarget};
+pub use size::parse_size;
+
+/// Runs the program and returns its exit status.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return usage(&error),
+    };
+    let run = match arguments.command {
+        Some(Command::Run(run)) => *run,
+        None => RunArguments::default(),
+    };
+    if run.cpu.as_deref() == Some("help") {
+        println!("{}", CpuModel::names().join("\n"));
+        return ExitCode::SUCCESS;
+    }
+    match prepare(&run) {
+        Ok((machine, terminal)) => execute(&run, machine, terminal),
+        Err(error) => refuse(&format!("{error:#}")),
+    }
+}
+
+/// Help and version go to standard output; everything else is one line of what is wrong.
+fn usage(error: &clap::Error) -> ExitCode {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        // A closed pipe is the reader's choice.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let text = error.render().to_string();
+    let first = text.lines().next().unwrap_or_default();
+    let what = first.strip_prefix("error: ").unwrap_or(first);
+    refuse(&format!("{what} (`brolga run --help` shows what there is)"))
+}
+
+fn refuse(why: &str) -> ExitCode {
+    let line: Vec<&str> = why.split_whitespace().collect();
+    eprintln!("brolga: {}", line.join(" "));
+    ExitCode::from(USER_ERROR)
+}
+
+/// Everything that can be wrong with the command line and its files, before the terminal is
+/// touched or a file written.
+fn prepare(run: &RunArguments) -> Result<(Machine, Option<RawTerminal>)> {
+    let default_model = *CpuModel::names().first().context("there is no CPU model")?;
+    let name = run.cpu.as_deref().unwrap_or(default_model);
+    let cpu = CpuModel::by_name(name).with_context(|| {
+        format!("there is no CPU model {name:?}; there are: {}", CpuModel::names().join(", "))
+    })?;
+    let config = MachineConfig {
+        memory: MemoryLayout::new(run.memory)?,
+        cpu,
+        accel: run.accel.unwrap_or(AccelKind::Interp),
+        clock: run.clock.unwrap_or(ClockKind::Host),
+        guest: guest(run)?,
+        on_triple_fault: run.on_triple_fault,
+        stop_text: run.stop_on_serial.clone(),
+    };
+    let mut machine = Machine::new(config, Serial::nowhere())?;
+    trace::start(run)?;
+    let terminal = match &run.serial {
+        SerialTarget::None => None,
+        SerialTarget::File(path) => {
+            let file =
+                File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+            machine.connect(Serial::to(file));
+            None
+        }
+        SerialTarget::Stdio => {
+            machine.connect(terminal::standard_io().context("cannot read standard input")?);
+            RawTerminal::take().context("cannot set up the terminal")?
+        }
+    };
+    Ok((machine, terminal))
+}
+
+fn guest(run: &RunArguments) -> Result<Guest> {
+    Ok(match (&run.bios, &run.kernel) {
+        (Some(bios), _) => Guest::Rom(read("ROM", bios)?),
+        (None, Some(kernel)) => Guest::Kernel {
+            kernel: read("kernel", kernel)?,
+            initrd: run.initrd.as_deref().map(|path| read("initrd", path)).transpose()?,
+            cmdline: run.append.clone().unwrap_or_default(),
+        },
+        (None, None) => Guest::Rom(brolga_test_roms::default_guest()),
+    })
+}
+
+fn read(what: &str, path: &Path) -> Result<Vec<u8>> {
+    let name = path.display();
+    let about = || format!("cannot read the {what} {name}");
+    // A device or a pipe might never end.
+    if !fs::metadata(path).with_context(about)?.is_file() {
+        bail!("cannot read the {what} {name}: it is not a regular file");
+    }
+    fs::read(path).with_context(about)
+}
+
+/// Runs the machine to its end, gives the terminal back, and tells how it ended.
+fn execute(run: &RunArguments, mut machine: Machine, terminal: Option<RawTerminal>) -> ExitCode {
+    let started = Instant::now();
+    let limits = Limits {
+        deadline: run.timeout.and_then(|timeout| started.checked_add(timeout)),
+        instructions: run.max_insns,
+    };
+    let end = machine.run(&limits);
+    let elapsed = started.elapsed();
+    let was_raw = terminal.is_some();
+    drop(terminal);
+    match tell(run, &machine, &end, elapsed, was_raw) {
+        Ok(()) => ExitCode::from(end.status()),
+        // Nobody is there to be told.
+        Err(_) => ExitCode::from(HOST_ERROR),
+    }
+}
+
+fn tell(
+    run: &RunArguments,
+    machine: &Machine,
+    end: &End,
+    elapsed: Duration,
+    was_raw: bool,
+) -> io::Result<()> {
+    let summary = report::Summary::new(run, machine, end, elapsed);
+    let mut stderr = io::stderr().lock();
+    if run.json {
+        summary.write_json(&mut stderr)
+    } else {
+        // The guest has left the cursor wherever it was.
+        let fresh_line = was_raw && stderr.is_terminal();
+        summary.write_text(&mut stderr, fresh_line)
+    }
+}

@@ -1,0 +1,121 @@
+//! The machine as a debugger sees it.
+
+use brolga_cpu::vcpu::{RIP, Segment, attr};
+use brolga_gdb::{DebugError, DebugTarget, Registers, SegmentRegister, Stopped, TableRegister};
+use brolga_mmu::{Access, AccessKind, GuestPhys, Linear, PAGE_SIZE, Probe, probe};
+
+use crate::board::lock;
+use crate::exit::End;
+use crate::machine::Machine;
+use crate::run::Limits;
+
+impl Machine {
+    /// How a linear address is translated now, step by step.
+    pub fn probe(&self, linear: u64, access: Access) -> Probe {
+        let core = self.core();
+        let sys = &core.vcpu.sys;
+        probe(self.map(), sys.cr3, &sys.pdptes, &core.mem.paging, Linear(linear), access)
+    }
+
+    /// Where a linear address leads, whatever the access rights.
+    fn translate(&self, linear: u64) -> Option<GuestPhys> {
+        let any = Access { kind: AccessKind::Read, user: false, smap_checked: false };
+        self.probe(linear, any).outcome.ok().map(|translation| translation.phys)
+    }
+
+    /// Splits `len` bytes at `at` at page borders: for each piece, its address and its range.
+    fn pages(at: u64, len: usize) -> impl Iterator<Item = (u64, std::ops::Range<usize>)> {
+        let mut done = 0;
+        std::iter::from_fn(move || {
+            let from = at.wrapping_add(done as u64);
+            let left_in_page = (PAGE_SIZE - Linear(from).page_offset()) as usize;
+            let range = done..len.min(done + left_in_page);
+            done = range.end;
+            (!range.is_empty()).then_some((from, range))
+        })
+    }
+}
+
+impl DebugTarget for Machine {
+    fn registers(&self) -> Registers {
+        let vcpu = &self.core().vcpu;
+        let sys = &vcpu.sys;
+        let mut general = [0; 16];
+        general.copy_from_slice(&vcpu.regs[..16]);
+        let table = |table: brolga_cpu::vcpu::TableReg| TableRegister {
+            base: table.base,
+            limit: table.limit,
+        };
+        Registers {
+            general,
+            rip: vcpu.regs[RIP as usize],
+            rflags: vcpu.rflags(),
+            segments: vcpu.segs.each_ref().map(segment),
+            ldtr: segment(&vcpu.ldtr),
+            tr: segment(&vcpu.tr),
+            gdtr: table(vcpu.gdtr),
+            idtr: table(vcpu.idtr),
+            cr0: sys.cr0,
+            cr2: sys.cr2,
+            cr3: sys.cr3,
+            cr4: sys.cr4,
+            cr8: lock(&self.chipset).task_priority().into(),
+            efer: sys.efer,
+            dr: sys.dr,
+            dr6: sys.dr6,
+            dr7: sys.dr7,
+            cpl: vcpu.cpl,
+        }
+    }
+
+    fn read_linear(&self, at: u64, to: &mut [u8]) -> usize {
+        let mut read = 0;
+        for (from, range) in Self::pages(at, to.len()) {
+            let Some(phys) = self.translate(from) else { break };
+            let end = range.end;
+            if self.map().read_slice(phys, &mut to[range]).is_err() {
+                break;
+            }
+            read = end;
+        }
+        read
+    }
+
+    fn write_linear(&mut self, at: u64, from: &[u8]) -> Result<(), DebugError> {
+        for (to, range) in Self::pages(at, from.len()) {
+            let phys = self.translate(to).ok_or(DebugError::NotMapped(to))?;
+            self.write_physical(phys.0, &from[range])?;
+        }
+        Ok(())
+    }
+
+    fn read_physical(&self, at: u64, to: &mut [u8]) -> Result<(), DebugError> {
+        self.map().read_slice(GuestPhys(at), to).map_err(|_| DebugError::NoMemory(at))
+    }
+
+    fn write_physical(&mut self, at: u64, from: &[u8]) -> Result<(), DebugError> {
+        let phys = GuestPhys(at);
+        self.map().write_slice(phys, from).map_err(|_| DebugError::NoMemory(at))?;
+        self.accel.invalidate_code(self.map().bus_address(phys), from.len() as u64);
+        Ok(())
+    }
+
+    fn run(&mut self, instructions: u64) -> Stopped {
+        let limit = self.retired().saturating_add(instructions);
+        let limits = Limits { instructions: Some(limit), ..Limits::default() };
+        match Machine::run(self, &limits) {
+            End::InstructionLimit => Stopped::Done,
+            _ => Stopped::Ended,
+        }
+    }
+}
+
+fn segment(segment: &Segment) -> SegmentRegister {
+    SegmentRegister {
+        selector: segment.selector,
+        base: segment.base,
+        limit: segment.limit,
+        attributes: segment.attr as u16,
+        usable: !segment.has(attr::UNUSABLE),
+    }
+}

@@ -1,0 +1,185 @@
+//! A whole machine: the board, memory, a vCPU, and what it boots.
+
+use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use brolga_cpu::core::{Core, Interpreter};
+use brolga_cpu::cpuid::CpuModel;
+use brolga_mmu::{MapError, PhysMap, Ram, RamError};
+
+use crate::accel::{AccelKind, Accelerator};
+use crate::board::{BoardBus, BoardConfig, Chipset, lock};
+use crate::clock::{Clock, ClockKind};
+use crate::firmware::{self, FirmwareError, MemoryLayout};
+use crate::loader::{self, BootState, KernelImage, LoadError};
+use crate::serial::Serial;
+use crate::start;
+
+/// What the real-time clock shows at power-on in virtual time: 2025-01-01 00:00:00.
+const VIRTUAL_EPOCH: i64 = 1_735_689_600;
+
+/// What a machine boots.
+#[derive(Clone, Debug)]
+pub enum Guest {
+    /// A ROM at the reset vector.
+    Rom(Vec<u8>),
+    /// A kernel that is entered directly.
+    Kernel {
+        /// The kernel file.
+        kernel: Vec<u8>,
+        /// The initial RAM disk.
+        initrd: Option<Vec<u8>>,
+        /// The command line.
+        cmdline: String,
+    },
+}
+
+/// What happens after a triple fault.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum OnTripleFault {
+    /// The run ends with a report.
+    #[default]
+    Stop,
+    /// The machine resets, as a PC does.
+    Reset,
+}
+
+/// How a machine is built.
+#[derive(Debug)]
+pub struct MachineConfig {
+    /// How much RAM, and where.
+    pub memory: MemoryLayout,
+    /// The processor.
+    pub cpu: CpuModel,
+    /// What executes.
+    pub accel: AccelKind,
+    /// What time follows.
+    pub clock: ClockKind,
+    /// What is booted.
+    pub guest: Guest,
+    /// What happens after a triple fault.
+    pub on_triple_fault: OnTripleFault,
+    /// A text that ends the run when it appears on the serial line.
+    pub stop_text: Option<String>,
+}
+
+/// Why a machine could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The host does not give the memory.
+    #[error(transparent)]
+    Ram(#[from] RamError),
+    /// The memory map is wrong.
+    #[error(transparent)]
+    Map(#[from] MapError),
+    /// The firmware tables do not fit.
+    #[error(transparent)]
+    Firmware(#[from] FirmwareError),
+    /// What is to be booted cannot be.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+}
+
+/// A machine.
+pub struct Machine {
+    pub(crate) accel: Box<dyn Accelerator>,
+    pub(crate) chipset: Arc<Mutex<Chipset>>,
+    pub(crate) serial: Serial,
+    pub(crate) on_triple_fault: OnTripleFault,
+    pub(crate) resets: crate::run::ResetCounter,
+    map: Arc<PhysMap>,
+    layout: MemoryLayout,
+    guest: Guest,
+}
+
+impl Machine {
+    /// A machine at power-on, with its guest loaded.
+    pub fn new(config: MachineConfig, serial: Serial) -> Result<Self, BuildError> {
+        let MachineConfig { memory, cpu, accel, clock, guest, on_triple_fault, stop_text } = config;
+        let mut map = PhysMap::new(Ram::new(memory.backed_bytes())?);
+        for (at, len) in memory.ram_regions() {
+            map.add_ram(at, len)?;
+        }
+        if let Guest::Rom(image) = &guest {
+            loader::load_rom(&mut map, image)?;
+        }
+        let map = Arc::new(map);
+        let unix_seconds = match clock {
+            ClockKind::Virtual => VIRTUAL_EPOCH,
+            ClockKind::Host => host_unix_seconds(),
+        };
+        let chipset = Arc::new(Mutex::new(Chipset::new(BoardConfig {
+            clock: Clock::new(clock),
+            unix_seconds,
+            physical_bits: cpu.phys_bits(),
+            stop_text,
+        })));
+        let bus = BoardBus::new(chipset.clone(), map.clone());
+        let core = Core::new(Arc::new(cpu), map.clone(), Box::new(bus));
+        let accel: Box<dyn Accelerator> = match accel {
+            AccelKind::Interp => Box::new(Interpreter::new(core)),
+        };
+        let resets = crate::run::ResetCounter::default();
+        let mut machine =
+            Self { accel, chipset, serial, on_triple_fault, resets, map, layout: memory, guest };
+        machine.boot()?;
+        Ok(machine)
+    }
+
+    /// Connects the serial line to something else.
+    pub fn connect(&mut self, serial: Serial) {
+        self.serial = serial;
+    }
+
+    /// RESET: every chip and the vCPU start again, and so does the guest: firmware tables and
+    /// boot image are loaded anew. Other RAM keeps its contents.
+    pub fn reset(&mut self) -> Result<(), BuildError> {
+        lock(&self.chipset).reset();
+        self.accel.core_mut().reset();
+        self.boot()
+    }
+
+    /// Instructions retired since power-on.
+    pub fn retired(&self) -> u64 {
+        self.accel.core().now()
+    }
+
+    /// The vCPU.
+    pub fn core(&self) -> &Core {
+        self.accel.core()
+    }
+
+    /// The physical memory.
+    pub fn map(&self) -> &PhysMap {
+        &self.map
+    }
+
+    /// Loads the guest and puts the vCPU where it begins.
+    fn boot(&mut self) -> Result<(), BuildError> {
+        self.map.set_a20(true);
+        if let Guest::Kernel { kernel, initrd, cmdline } = &self.guest {
+            let image = KernelImage { bytes: kernel, initrd: initrd.as_deref(), cmdline };
+            let state = load_kernel(&self.map, &image, &self.layout)?;
+            lock(&self.chipset).prepare_for_kernel();
+            start::enter(self.accel.core_mut(), &state);
+        }
+        self.accel.core_mut().mem.tlb.flush_all();
+        self.accel.invalidate_all_code();
+        Ok(())
+    }
+}
+
+fn load_kernel(
+    map: &PhysMap,
+    image: &KernelImage<'_>,
+    layout: &MemoryLayout,
+) -> Result<BootState, BuildError> {
+    const CPUS: usize = 1;
+    let tables = firmware::install(map, layout, CPUS)?;
+    Ok(loader::load(map, image, layout, &tables)?)
+}
+
+fn host_unix_seconds() -> i64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_epoch.as_secs()).unwrap_or(VIRTUAL_EPOCH)
+}

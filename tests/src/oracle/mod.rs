@@ -1,0 +1,3 @@
+//! Oracles: what real processors do, to compare ours with.
+
+pub mod machine;

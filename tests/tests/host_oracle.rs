@@ -1,0 +1,3 @@
+//! Random instructions on this machine's processor and on the interpreter.
+
+fn main() {}
