@@ -10,6 +10,10 @@ use crate::select::select;
 use crate::vcpu::{RIP, Seg, SegReg, ZERO};
 use crate::vector::VectorBackend;
 
+/// No model has TZCNT (BMI1) or LZCNT: their encodings are BSF and BSR with a prefix that means
+/// nothing (SDM vol. 2, TZCNT), and kernels use them as such.
+const OPTIONS: u32 = DecoderOptions::NO_MPFX_0FBC | DecoderOptions::NO_MPFX_0FBD;
+
 /// Longest block, in instructions.
 const MAX_OPS: usize = 64;
 /// The architectural limit on an instruction's length (SDM vol. 2, 2.3.11).
@@ -31,7 +35,7 @@ pub fn decode<B: VectorBackend>(
     model: &CpuModel,
     max_ops: usize,
 ) -> Decoded<B> {
-    let mut decoder = Decoder::with_ip(mode.bitness(), code, 0, DecoderOptions::NONE);
+    let mut decoder = Decoder::with_ip(mode.bitness(), code, 0, OPTIONS);
     let mut ops = Vec::with_capacity(8);
     let (mut bytes, mut jumps) = (0, false);
     while ops.len() < max_ops.min(MAX_OPS) {
@@ -161,6 +165,8 @@ fn register(r: Register) -> u8 {
         Register::CH => 17,
         Register::DH => 18,
         Register::BH => 19,
+        // iced numbers byte registers with AH to BH in between: SPL is its 8.
+        r if r.is_gpr8() => r.full_register().number() as u8,
         r => r.number() as u8,
     }
 }

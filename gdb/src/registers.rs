@@ -198,6 +198,6 @@ mod tests {
     fn the_text_shows_every_general_register_of_the_mode() {
         let text = in_mode(0x209b, 0x500).to_string();
         assert!(GENERAL.iter().all(|name| text.contains(name)), "{text}");
-        assert!(!in_mode(0x409b, 0).to_string().contains("r8"));
+        assert!(!in_mode(0x409b, 0).to_string().contains("r15"));
     }
 }

@@ -144,7 +144,7 @@ impl Core {
             return self.aligned(linear, size);
         }
         let linear = Linear((ea.wrapping_add(s.base)) & 0xffff_ffff);
-        match segment_violation(s, ea, size, write) {
+        match segment_violation(s, ea, size, write, self.vcpu.protected()) {
             None => self.aligned(linear, size),
             Some(why) => {
                 let vector = if seg.is_stack() { vector::SS } else { vector::GP };
@@ -199,7 +199,7 @@ impl Core {
         }
         let s = &self.vcpu.segs[seg.index()];
         let plain = !self.alignment_checked()
-            && (self.vcpu.code64() || segment_violation(s, ea, bytes, write).is_none());
+            && (self.vcpu.code64() || segment_violation(s, ea, bytes, write, self.vcpu.protected()).is_none());
         let linear = ea.wrapping_add(s.base);
         let mask = if self.vcpu.code64() { u64::MAX } else { 0xffff_ffff };
         plain.then_some(Linear(linear & mask))
@@ -553,12 +553,21 @@ pub fn is_canonical(v: u64) -> bool {
     (v << 16) as i64 >> 16 == v as i64
 }
 
-/// Why `size` bytes at offset `ea` of `s` must not be accessed, if so.
-fn segment_violation(s: &Segment, ea: u64, size: u64, write: bool) -> Option<&'static str> {
+/// Why `size` bytes at offset `ea` of `s` must not be accessed, if so. Types count in protected mode
+/// only: real-address and virtual-8086 mode write through CS as well (SDM vol. 3, 5.1).
+fn segment_violation(
+    s: &Segment,
+    ea: u64,
+    size: u64,
+    write: bool,
+    protected: bool,
+) -> Option<&'static str> {
     if s.has(attr::UNUSABLE) {
         return Some("access through a null selector, offset");
     }
-    if s.has(attr::CODE) {
+    if !protected {
+        // Nothing but the limit.
+    } else if s.has(attr::CODE) {
         if write {
             return Some("write to a code segment, offset");
         }

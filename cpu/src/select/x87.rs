@@ -16,10 +16,11 @@ pub(super) fn is_x87(i: &Instruction) -> bool {
     use CpuidFeature::{FPU, FPU287, FPU387};
     let by_feature =
         i.cpuid_features().iter().any(|f| matches!(f, FPU | FPU287 | FPU387));
-    // These came with later features and are x87 instructions all the same.
+    // These count as 8086 instructions or came with later features, and are x87 ones all the same.
     let late = matches!(
         i.mnemonic(),
-        Mnemonic::Fisttp
+        Mnemonic::Wait
+            | Mnemonic::Fisttp
             | Mnemonic::Fcomi
             | Mnemonic::Fcomip
             | Mnemonic::Fucomi

@@ -9,13 +9,13 @@ use serde::{Deserialize, Serialize};
 use brolga_mmu::Width;
 
 /// First address of the window.
-pub const WINDOW: u64 = 0xa_0000;
+pub(super) const WINDOW: u64 = 0xa_0000;
 /// The size of the window.
-pub const WINDOW_LEN: u64 = 0x2_0000;
+pub(super) const WINDOW_LEN: u64 = 0x2_0000;
 /// The first of the ports.
-pub const PORTS: u16 = 0x3b0;
+pub(super) const PORTS: u16 = 0x3b0;
 /// The last of the ports.
-pub const PORTS_LAST: u16 = 0x3df;
+pub(super) const PORTS_LAST: u16 = 0x3df;
 
 /// Ports of an index register, each followed by its data port: CRT controller (mono and colour),
 /// sequencer, graphics controller.

@@ -55,9 +55,12 @@ fn usage(error: &clap::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let text = error.render().to_string();
-    let first = text.lines().next().unwrap_or_default();
+    let mut lines = text.lines().map(str::trim);
+    let first = lines.next().unwrap_or_default();
     let what = first.strip_prefix("error: ").unwrap_or(first);
-    refuse(&format!("{what} (`brolga run --help` shows what there is)"))
+    // Some messages only announce what the next line names.
+    let named = if what.ends_with(':') { lines.next().unwrap_or_default() } else { "" };
+    refuse(&format!("{what} {named} (`brolga run --help` shows what there is)"))
 }
 
 fn refuse(why: &str) -> ExitCode {

@@ -12,8 +12,8 @@ use crate::oracle::machine::Machine;
 
 /// The real-mode address space with the part above 1 MiB that A20 opens.
 const RAM: u64 = 0x11_0000;
-/// A case is one instruction; a repeated string instruction counts its iterations.
-const BUDGET: u64 = 0x2_0000;
+/// Instructions until the HLT: one, or as many as a repetition has iterations.
+const BUDGET: u64 = 0x1000;
 /// FLAGS as a 286 has it in real mode: IOPL and NT stay clear (80286 Programmer's Reference,
 /// 10.2), bit 15 does not exist.
 pub const FLAGS_286: u32 = 0x0fff;
@@ -54,6 +54,15 @@ pub struct Difference {
     pub got: u32,
 }
 
+/// What became of a case.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Where the processors disagree.
+    pub differences: Vec<Difference>,
+    /// The first exception that ours has raised.
+    pub raised: Option<u8>,
+}
+
 /// A machine for 16-bit cases.
 pub struct Bench {
     machine: Machine,
@@ -66,17 +75,26 @@ impl Bench {
     }
 
     /// Runs `case` and compares. The memory it names is zero again afterwards.
-    pub fn run(&mut self, case: &Case) -> Vec<Difference> {
+    pub fn run(&mut self, case: &Case) -> Result<Outcome> {
         self.prepare(case);
-        let stop = self.machine.interpreter.run(BUDGET);
+        let mut stop = self.machine.interpreter.run(1);
+        let raised = self.machine.interpreter.core.delivery.chain.first().map(|link| link.vector);
+        if stop == Stop::Budget {
+            stop = self.machine.interpreter.run(BUDGET);
+        }
         let mut differences = self.compare(case);
         if stop != Stop::Halted {
             differences.push(Difference { place: Place::End, expected: 0, got: 0 });
         }
-        for cell in case.before.ram.iter().chain(&case.after.ram) {
-            self.write(Cell { value: 0, ..*cell });
+        if differences.is_empty() {
+            for cell in case.before.ram.iter().chain(&case.after.ram) {
+                self.write(Cell { value: 0, ..*cell });
+            }
+        } else {
+            // It may have written anywhere.
+            self.machine.clear_ram()?;
         }
-        differences
+        Ok(Outcome { differences, raised })
     }
 
     /// The first byte of memory that is not zero: something has been written that no case names.
@@ -152,7 +170,7 @@ impl Bench {
 }
 
 /// A case and what differs, for a person.
-pub fn explain(case: &Case, differences: &[Difference]) -> String {
+pub fn explain(case: &Case, outcome: &Outcome) -> String {
     let mut text = format!("#{} {} {:02x?}", case.index, case.name, case.bytes);
     for reg in Reg::ALL {
         if let Some(value) = case.before.regs.get(reg) {
@@ -162,7 +180,10 @@ pub fn explain(case: &Case, differences: &[Difference]) -> String {
     if let Some(taken) = case.taken {
         let _ = write!(text, "\n    takes exception {}", taken.vector);
     }
-    for d in differences {
+    if let Some(vector) = outcome.raised {
+        let _ = write!(text, "\n    ours raises exception {vector}");
+    }
+    for d in &outcome.differences {
         let _ = match d.place {
             Place::Reg(reg) => {
                 write!(text, "\n    {reg:?}: expected {:04x}, got {:04x}", d.expected, d.got)

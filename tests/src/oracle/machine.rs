@@ -59,4 +59,23 @@ impl Machine {
         let core = Core::new(Arc::new(model), Arc::clone(&map), Box::new(NoDevices));
         Ok(Machine { interpreter: Interpreter::new(core), map })
     }
+
+    /// Writes memory behind the processor's back.
+    pub fn write(&mut self, at: u64, bytes: &[u8]) -> Result<()> {
+        self.map.write_slice(GuestPhys(at), bytes)?;
+        self.interpreter.invalidate_code(GuestPhys(at), bytes.len() as u64);
+        Ok(())
+    }
+
+    /// Reads memory.
+    pub fn read(&self, at: u64, len: usize) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        self.map.read_slice(GuestPhys(at), &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Zeroes all memory.
+    pub fn clear_ram(&mut self) -> Result<()> {
+        self.write(0, &vec![0; self.map.ram().len() as usize])
+    }
 }

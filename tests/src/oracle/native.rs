@@ -1,0 +1,239 @@
+//! Executes single instructions on this machine's processor, in this process: the crate's only
+//! module with `unsafe`.
+//!
+//! A small program in a page of its own loads all registers, runs the instruction and stores them.
+//! A signal handler notes an exception that strikes at the instruction, and goes on behind it.
+
+use std::mem::{MaybeUninit, offset_of};
+use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result, bail, ensure};
+use iced_x86::code_asm::{
+    AsmRegister64, CodeAssembler, qword_ptr, r8, r9, r10, r11, r12, r13, r14, r15, rax, rbp, rbx,
+    rcx, rdi, rdx, rsi, rsp,
+};
+use libc::c_int;
+
+use super::layout::{
+    CODE, FRAME, INSTRUCTION, REGION, REGION_LEN, SCRATCH, SCRATCH_LEN,
+};
+use super::state::{Ending, Raised, State};
+
+/// The signals that exceptions become.
+const SIGNALS: [c_int; 5] =
+    [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP];
+const PAGE_FAULT: u64 = 14;
+const PAGE: usize = 0x1000;
+/// Where the program goes on after the instruction.
+const AFTER: u64 = INSTRUCTION + 0x100;
+/// The longest instruction, and the jump behind it.
+const ROOM: usize = 0x40;
+const SIGNAL_STACK: usize = 0x1_0000;
+
+/// The page at [`FRAME`].
+#[repr(C, align(16))]
+struct Frame {
+    regs: [u64; 16],
+    rflags: u64,
+    host_rsp: u64,
+    /// 1 if an exception struck; then its vector, error code and address.
+    trapped: u64,
+    trap: [u64; 3],
+    reserved: [u64; 2],
+    fx: [u8; 512],
+    host_fx: [u8; 512],
+}
+
+static IN_USE: AtomicBool = AtomicBool::new(false);
+
+/// The host processor, ready to execute instructions. There is at most one.
+pub struct Native {
+    old_actions: [libc::sigaction; SIGNALS.len()],
+    old_stack: libc::stack_t,
+    _signal_stack: Box<[u8]>,
+}
+
+impl Native {
+    /// Maps the region and takes over the signals of exceptions. The calling thread is the one
+    /// that may use it.
+    pub fn new() -> Result<Native> {
+        ensure!(!IN_USE.swap(true, Ordering::AcqRel), "one at a time");
+        let program = program().context("the program around the instruction")?;
+        let mut signal_stack = vec![0; SIGNAL_STACK].into_boxed_slice();
+        let mut old_stack = MaybeUninit::uninit();
+        let stack = libc::stack_t {
+            ss_sp: signal_stack.as_mut_ptr().cast(),
+            ss_flags: 0,
+            ss_size: SIGNAL_STACK,
+        };
+        // SAFETY: the region is mapped where nothing was, and only then written to; the signal
+        // stack lives as long as `Native`; the handler is a function of the right type.
+        unsafe {
+            map(REGION, REGION_LEN as usize, libc::PROT_NONE, libc::MAP_FIXED_NOREPLACE)?;
+            let code = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
+            map(CODE, PAGE, code, libc::MAP_FIXED)?;
+            let data = libc::PROT_READ | libc::PROT_WRITE;
+            map(FRAME, PAGE, data, libc::MAP_FIXED)?;
+            map(SCRATCH, SCRATCH_LEN, data, libc::MAP_FIXED)?;
+            ptr::copy_nonoverlapping(program.0.as_ptr(), CODE as *mut u8, program.0.len());
+            ptr::copy_nonoverlapping(program.1.as_ptr(), AFTER as *mut u8, program.1.len());
+            ensure!(libc::sigaltstack(&stack, old_stack.as_mut_ptr()) == 0, "sigaltstack");
+            Ok(Native {
+                old_actions: SIGNALS.map(|signal| take_over(signal)),
+                old_stack: old_stack.assume_init(),
+                _signal_stack: signal_stack,
+            })
+        }
+    }
+
+    /// Executes the instruction `code`.
+    ///
+    /// The instruction must not transfer control, change the privilege or reach memory of this
+    /// process outside the region; what [`super::generate`] makes does not.
+    pub fn run(&mut self, code: &[u8], state: &State) -> Result<Ending> {
+        ensure!(code.len() <= 15, "an instruction of {} bytes", code.len());
+        let mut bytes = [0; ROOM];
+        bytes[..code.len()].copy_from_slice(code);
+        let from = INSTRUCTION + code.len() as u64 + 5;
+        bytes[code.len()] = 0xe9;
+        bytes[code.len() + 1..][..4].copy_from_slice(&((AFTER - from) as u32).to_le_bytes());
+        let mut after = state.clone();
+        // SAFETY: the region is mapped as `new` did it, and nobody else uses it. The program saves
+        // and restores what the ABI demands; of the instruction see above.
+        unsafe {
+            ptr::copy_nonoverlapping(bytes.as_ptr(), INSTRUCTION as *mut u8, ROOM);
+            ptr::copy_nonoverlapping(state.scratch.as_ptr(), SCRATCH as *mut u8, SCRATCH_LEN);
+            let frame = FRAME as *mut Frame;
+            (*frame).regs = state.regs;
+            (*frame).rflags = state.rflags;
+            (*frame).fx = state.fx;
+            (*frame).trapped = 0;
+            let program: extern "sysv64" fn() = std::mem::transmute(CODE as *const u8);
+            program();
+            after.regs = ptr::read_volatile(&raw const (*frame).regs);
+            after.rflags = ptr::read_volatile(&raw const (*frame).rflags);
+            after.fx = ptr::read_volatile(&raw const (*frame).fx);
+            ptr::copy_nonoverlapping(
+                SCRATCH as *const u8,
+                after.scratch.as_mut_ptr(),
+                SCRATCH_LEN,
+            );
+            let trapped = ptr::read_volatile(&raw const (*frame).trapped) != 0;
+            let [vector, error, cr2] = ptr::read_volatile(&raw const (*frame).trap);
+            // CR2 keeps the address of the last page fault.
+            let address = if vector == PAGE_FAULT { cr2 } else { 0 };
+            let raised = Raised { vector: vector as u8, error, address };
+            Ok(Ending { state: after, raised: trapped.then_some(raised) })
+        }
+    }
+}
+
+impl Drop for Native {
+    fn drop(&mut self) {
+        // SAFETY: these are the actions and the stack that were in force before `new`.
+        unsafe {
+            for (signal, old) in SIGNALS.iter().zip(&self.old_actions) {
+                libc::sigaction(*signal, old, ptr::null_mut());
+            }
+            libc::sigaltstack(&self.old_stack, ptr::null_mut());
+            libc::munmap(REGION as *mut _, REGION_LEN as usize);
+        }
+        IN_USE.store(false, Ordering::Release);
+    }
+}
+
+/// Anonymous memory at a fixed place.
+///
+/// # Safety
+/// With `MAP_FIXED` the place must be inside the region.
+unsafe fn map(at: u64, len: usize, protection: c_int, how: c_int) -> Result<()> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | how;
+    // SAFETY: `MAP_FIXED_NOREPLACE` replaces nothing; of `MAP_FIXED` see above.
+    let mapped = unsafe { libc::mmap(at as *mut _, len, protection, flags, -1, 0) };
+    if mapped as u64 != at {
+        bail!("no memory at {at:#x}: {}", std::io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Installs the handler and returns the action before.
+///
+/// # Safety
+/// The region must be mapped while the handler is installed.
+unsafe fn take_over(signal: c_int) -> libc::sigaction {
+    // SAFETY: all-zero is a valid `sigaction`, an empty mask among it.
+    let (mut action, mut old) = unsafe { std::mem::zeroed::<(libc::sigaction, libc::sigaction)>() };
+    action.sa_sigaction = on_signal as *const () as usize;
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
+    // SAFETY: both point to valid structures; the handler is async-signal-safe.
+    unsafe { libc::sigaction(signal, &action, &mut old) };
+    old
+}
+
+/// Notes the exception and goes on at [`AFTER`]. A signal from elsewhere gets its default action.
+extern "C" fn on_signal(signal: c_int, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    // SAFETY: the kernel passes a valid context; the region is mapped while this is installed.
+    unsafe {
+        let gregs = &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs;
+        let at = gregs[libc::REG_RIP as usize] as u64;
+        if !(INSTRUCTION..INSTRUCTION + ROOM as u64).contains(&at) {
+            libc::signal(signal, libc::SIG_DFL);
+            return;
+        }
+        let number = |register: c_int| gregs[register as usize] as u64;
+        let trap = [number(libc::REG_TRAPNO), number(libc::REG_ERR), number(libc::REG_CR2)];
+        let frame = FRAME as *mut Frame;
+        ptr::write_volatile(&raw mut (*frame).trap, trap);
+        ptr::write_volatile(&raw mut (*frame).trapped, 1);
+        gregs[libc::REG_RIP as usize] = AFTER as i64;
+    }
+}
+
+/// The registers in encoding order.
+const REGISTERS: [AsmRegister64; 16] =
+    [rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15];
+/// Those that a function must preserve, but for RSP.
+const SAVED: [AsmRegister64; 6] = [rbx, rbp, r12, r13, r14, r15];
+
+/// The code before the instruction, and the code after it.
+fn program() -> Result<(Vec<u8>, Vec<u8>)> {
+    let place = |offset: usize| qword_ptr(FRAME + offset as u64);
+    let register = |n: usize| place(offset_of!(Frame, regs) + 8 * n);
+    let fx = place(offset_of!(Frame, fx));
+    let host_fx = place(offset_of!(Frame, host_fx));
+    let host_rsp = place(offset_of!(Frame, host_rsp));
+    let rflags = place(offset_of!(Frame, rflags));
+    let rsp_last = |(_, r): &(usize, &AsmRegister64)| **r != rsp;
+
+    let mut before = CodeAssembler::new(64)?;
+    for r in SAVED {
+        before.push(r)?;
+    }
+    before.mov(host_rsp, rsp)?;
+    before.fxsave64(host_fx)?;
+    before.fxrstor64(fx)?;
+    before.push(rflags)?;
+    before.popfq()?;
+    for (n, r) in REGISTERS.iter().enumerate().filter(rsp_last) {
+        before.mov(*r, register(n))?;
+    }
+    before.mov(rsp, register(4))?;
+    before.jmp(INSTRUCTION)?;
+
+    let mut after = CodeAssembler::new(64)?;
+    for (n, r) in REGISTERS.iter().enumerate() {
+        after.mov(register(n), *r)?;
+    }
+    after.mov(rsp, host_rsp)?;
+    after.pushfq()?;
+    after.pop(rflags)?;
+    after.cld()?;
+    after.fxsave64(fx)?;
+    after.fxrstor64(host_fx)?;
+    for r in SAVED.iter().rev() {
+        after.pop(*r)?;
+    }
+    after.ret()?;
+    Ok((before.assemble(CODE)?, after.assemble(AFTER)?))
+}

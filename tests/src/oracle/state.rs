@@ -1,0 +1,62 @@
+//! What an instruction works on and what it leaves behind, on either processor.
+
+use super::layout::SCRATCH_LEN;
+
+/// Registers and memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// RAX to R15 in encoding order.
+    pub regs: [u64; 16],
+    /// The status flags, DF and what is always set.
+    pub rflags: u64,
+    /// x87, MXCSR and XMM0-15 as FXSAVE64 lays them out.
+    pub fx: [u8; 512],
+    /// The scratch memory.
+    pub scratch: Box<[u8; SCRATCH_LEN]>,
+}
+
+/// An exception.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Raised {
+    /// Its vector.
+    pub vector: u8,
+    /// Its error code; 0 for vectors without one.
+    pub error: u64,
+    /// CR2 of a page fault, else 0.
+    pub address: u64,
+}
+
+/// What executing an instruction came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// The state afterwards, or at the exception.
+    pub state: State,
+    /// The exception.
+    pub raised: Option<Raised>,
+}
+
+/// The length of the parts of an FXSAVE image that hold state.
+const FX_USED: usize = 416;
+
+impl State {
+    /// The parts of the FXSAVE image in which an instruction's effect shows: not the pointers to
+    /// the last x87 instruction, the mask of MXCSR and the reserved bytes.
+    pub fn fx_fields(&self) -> impl Iterator<Item = (String, u128)> + '_ {
+        let number = |from: usize, len: usize| {
+            let mut bytes = [0; 16];
+            bytes[..len].copy_from_slice(&self.fx[from..from + len]);
+            u128::from_le_bytes(bytes)
+        };
+        let control = [("FCW", 0, 2), ("FSW", 2, 2), ("tags", 4, 1), ("MXCSR", 24, 4)];
+        let registers = (0..24).map(|n| match n {
+            0..8 => (format!("ST{n}"), 32 + 16 * n, 10),
+            _ => (format!("XMM{}", n - 8), 32 + 16 * n, 16),
+        });
+        debug_assert!(32 + 16 * 24 == FX_USED);
+        control
+            .map(|(name, from, len)| (name.to_owned(), from, len))
+            .into_iter()
+            .chain(registers)
+            .map(move |(name, from, len)| (name, number(from, len)))
+    }
+}
