@@ -101,7 +101,8 @@ fn operands(i: &Instruction, mode: Mode, at: u16, next: u16) -> Insn {
         | flag(code64, bits::CODE64)
         | flag(mode.has(Mode::CS_FLAT), bits::CS_FLAT)
         | flag(opsize == Width::W64, bits::WIDE)
-        | flag(i.op0_kind() == OpKind::Memory, bits::MEM0);
+        | flag(i.op0_kind() == OpKind::Memory, bits::MEM0)
+        | flag(i.op1_kind() == OpKind::Memory, bits::MEM1);
     for n in 0..i.op_count().min(4) {
         operand(i, n, &mut insn);
     }

@@ -16,8 +16,8 @@ pub mod bits {
     pub const CS_FLAT: u8 = 1 << 4;
     /// REX.W was present, or the operand size is 64 bits.
     pub const WIDE: u8 = 1 << 5;
-    /// 66h was present.
-    pub const OPERAND_SIZE: u8 = 1 << 6;
+    /// Operand 1 is memory.
+    pub const MEM1: u8 = 1 << 6;
     /// Operand 0 is memory.
     pub const MEM0: u8 = 1 << 7;
 }

@@ -35,7 +35,8 @@ impl Interpreter {
         Interpreter { core, blocks: BlockCache::default() }
     }
 
-    /// Executes at most `budget` instructions (a REP iteration counts as one).
+    /// Executes at most `budget` instructions. A REP iteration counts as one, and so does the
+    /// delivery of an event: a guest whose handlers fault at once uses up its budget too.
     pub fn run(&mut self, budget: u64) -> Stop {
         self.core.progress.slice_end = self.core.progress.retired.saturating_add(budget);
         loop {
@@ -51,10 +52,12 @@ impl Interpreter {
                 return Stop::Budget;
             }
             progress.single = false;
-            if self.core.has_event()
-                && let Some(stop) = self.core.take_events()
-            {
-                return stop;
+            if self.core.has_event() {
+                match self.core.take_events() {
+                    Some(Events::Stop(stop)) => return stop,
+                    Some(Events::Delivered) => continue,
+                    None => {}
+                }
             }
             self.step_block();
         }
@@ -147,6 +150,14 @@ impl Interpreter {
     }
 }
 
+/// What came of looking at events.
+enum Events {
+    /// The slice is over.
+    Stop(Stop),
+    /// A handler has been entered.
+    Delivered,
+}
+
 enum Found {
     Cached(crate::block::BlockId),
     /// Not to be kept: it crosses a page or does not lie in memory.
@@ -169,22 +180,22 @@ impl Core {
 
     /// Events between instructions, in the order of SDM vol. 3, table 6-2.
     #[cold]
-    fn take_events(&mut self) -> Option<Stop> {
+    fn take_events(&mut self) -> Option<Events> {
         self.progress.at = 0;
         self.progress.cur = 0;
         if self.vcpu.activity == Activity::Shutdown {
-            return Some(Stop::Shutdown);
+            return Some(Events::Stop(Stop::Shutdown));
         }
         let shadow = std::mem::take(&mut self.vcpu.shadow);
         if self.vcpu.pending_db != 0 && shadow != Shadow::MovSs {
             debug::deliver_trap(self);
-            return self.progress_stop();
+            return Some(self.after_delivery());
         }
         if self.lines.nmi && !self.vcpu.nmi_blocked && shadow != Shadow::MovSs {
             self.lines.nmi = false;
             self.vcpu.activity = Activity::Running;
             interrupt::deliver(self, interrupt::Event::Nmi);
-            return self.progress_stop();
+            return Some(self.after_delivery());
         }
         if self.lines.intr && self.vcpu.eflags & rflags::IF != 0 && shadow == Shadow::None {
             let now = self.now();
@@ -194,26 +205,30 @@ impl Core {
                 self.lines.intr = false;
                 self.progress.replan = true;
                 interrupt::deliver(self, interrupt::Event::Interrupt(vector));
-                return self.progress_stop();
+                return Some(self.after_delivery());
             }
             self.lines.intr = false;
         }
         if self.vcpu.activity != Activity::Running {
-            return Some(Stop::Halted);
+            return Some(Events::Stop(Stop::Halted));
         }
         let watching = self.vcpu.sys.dr7 & 0xff != 0;
         self.progress.single = shadow != Shadow::None
             || self.vcpu.eflags & (rflags::TF | rflags::RF) != 0
             || watching;
         if watching && self.vcpu.eflags & rflags::RF == 0 && debug::instruction_breakpoint(self) {
-            return self.progress_stop();
+            return Some(self.after_delivery());
         }
         None
     }
 
-    /// After a delivery: the vCPU may have shut down.
-    fn progress_stop(&self) -> Option<Stop> {
-        (self.vcpu.activity == Activity::Shutdown).then_some(Stop::Shutdown)
+    /// Counts a delivery; it may have shut the vCPU down.
+    fn after_delivery(&mut self) -> Events {
+        self.progress.retired += 1;
+        match self.vcpu.activity {
+            Activity::Shutdown => Events::Stop(Stop::Shutdown),
+            _ => Events::Delivered,
+        }
     }
 
     /// Whether `bytes` bytes at `ip` lie inside CS.
@@ -284,6 +299,7 @@ impl Core {
     fn deliver_fault(&mut self) {
         if let Some(e) = self.exception.take() {
             interrupt::deliver(self, interrupt::Event::Exception(e));
+            self.after_delivery();
         }
     }
 

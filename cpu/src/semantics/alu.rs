@@ -220,7 +220,8 @@ pub fn neg_locked<W: Size>(
     i: &Insn,
 ) -> Result<(), crate::core::Exit> {
     let ea = core.ea(i);
-    let mut a = core.load(W::W, i.seg, ea)?;
+    // As a write from the start: a page fault says so.
+    let (_, mut a) = core.modify(W::W, i.seg, ea)?;
     loop {
         let r = core.un(Un::Neg, W::W, a);
         let seen = core.compare_exchange(W::W, i.seg, ea, a, r)?;

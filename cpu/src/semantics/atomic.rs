@@ -29,17 +29,31 @@ pub fn xadd_memory<B: Backend, W: Size>(b: &mut B, i: &Insn) -> Result<(), B::E>
     Ok(())
 }
 
-/// CMPXCHG with a register destination.
+/// CMPXCHG with a register destination. If the comparison fails not even the upper half of a 32-bit
+/// destination is cleared, as processors do.
 pub fn cmpxchg_register<B: Backend, W: Size>(b: &mut B, i: &Insn) -> Result<(), B::E> {
     let old = b.reg(W::W, i.reg[0]);
     let new = b.reg(W::W, i.reg[1]);
     let expected = b.reg(W::W, gpr::RAX);
     Sub::apply(b, W::W, expected, old);
     let equal = b.cmp(Cmp::Eq, W::W, expected, old);
+    let kept = whole::<B, W>(b, i.reg[0]);
+    let r = b.select(equal, new, kept);
     accumulate(b, W::W, equal, old);
-    let r = b.select(equal, new, old);
-    b.set_reg(W::W, i.reg[0], r);
+    set_whole::<B, W>(b, i.reg[0], r);
     Ok(())
+}
+
+/// A register as a value of width `W`, or all of it where writing `W` would clear the rest.
+#[inline(always)]
+fn whole<B: Backend, W: Size>(b: &mut B, r: u8) -> B::V {
+    b.reg(if W::W == Width::W32 { Width::W64 } else { W::W }, r)
+}
+
+/// Writes what comes from [`whole`], or a zero-extended value.
+#[inline(always)]
+fn set_whole<B: Backend, W: Size>(b: &mut B, r: u8, v: B::V) {
+    b.set_reg(if W::W == Width::W32 { Width::W64 } else { W::W }, r, v);
 }
 
 /// CMPXCHG with memory, atomic also without LOCK.

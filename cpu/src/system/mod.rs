@@ -29,7 +29,7 @@ use crate::core::{Core, Exit};
 use crate::exception::{Exception, vector};
 use crate::flags::LazyFlags;
 use crate::insn::{Insn, bits};
-use crate::vcpu::{SegReg, Segment, ZERO, attr, rflags};
+use crate::vcpu::{SegReg, Segment, attr, rflags};
 
 /// What a complex instruction returns.
 pub(crate) type Done = Result<(), Exit>;
@@ -54,14 +54,9 @@ pub(crate) fn with_rpl(selector: u16, rpl: u8) -> u16 {
     selector & !3 | u16::from(rpl & 3)
 }
 
-/// Whether operand `i` of an instruction with an r/m operand there is memory. A second operand has
-/// no bit of its own: decoding leaves these fields alone unless it meets a memory operand. (In
-/// 64-bit mode the absolute address 0 looks like a register.)
+/// Whether operand `i` (0 or 1) is memory.
 fn is_memory(insn: &Insn, i: usize) -> bool {
-    if i == 0 {
-        return insn.has(bits::MEM0);
-    }
-    insn.base != ZERO || insn.index != ZERO || insn.disp != 0 || insn.ea_mask != u64::MAX
+    insn.has(if i == 0 { bits::MEM0 } else { bits::MEM1 })
 }
 
 impl Core {

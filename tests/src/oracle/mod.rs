@@ -5,6 +5,7 @@ pub mod check;
 pub mod families;
 pub mod generate;
 pub mod guest;
+pub mod known;
 pub mod layout;
 pub mod machine;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
