@@ -87,8 +87,12 @@ pub struct Block<B: Backend> {
     pub ops: Box<[Op<B>]>,
     /// Length in bytes.
     pub bytes: u16,
+    /// Offset of the last instruction.
+    pub last: u16,
     /// The last instruction sets RIP itself.
     pub jumps: bool,
+    /// The run loop must look for events, and for a change of mode, after the block.
+    pub checks: bool,
 }
 
 /// Index of a block in its [`BlockCache`].

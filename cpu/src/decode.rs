@@ -37,7 +37,7 @@ pub fn decode<B: VectorBackend>(
 ) -> Decoded<B> {
     let mut decoder = Decoder::with_ip(mode.bitness(), code, 0, OPTIONS);
     let mut ops = Vec::with_capacity(8);
-    let (mut bytes, mut jumps) = (0, false);
+    let (mut bytes, mut last, mut jumps, mut checks) = (0, 0, false, false);
     while ops.len() < max_ops.min(MAX_OPS) {
         let instruction = decoder.decode();
         // iced calls what does not fit in 15 bytes invalid; it is not #UD but #GP, which is for
@@ -50,16 +50,17 @@ pub fn decode<B: VectorBackend>(
         bytes = decoder.position() as u16;
         let selected = select::<B>(&instruction, mode, model);
         let insn = operands(&instruction, mode, at, bytes);
+        last = at;
         ops.push(Op { handler: selected.handler, insn });
         if selected.ends_block {
-            jumps = selected.jumps;
+            (jumps, checks) = (selected.jumps, selected.checks);
             break;
         }
     }
     if ops.is_empty() {
         return Decoded::NeedsMore;
     }
-    Decoded::Block(Block { ops: ops.into_boxed_slice(), bytes, jumps })
+    Decoded::Block(Block { ops: ops.into_boxed_slice(), bytes, last, jumps, checks })
 }
 
 /// The width with `n` bytes, 8 for what is larger than an integer.

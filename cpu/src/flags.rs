@@ -120,8 +120,8 @@ impl LazyFlags {
                 let out = u64::from(self.w.bits()).wrapping_sub(self.b);
                 out < 64 && self.a >> out & 1 != 0
             }
-            FlagOp::Shr => self.a >> (self.b - 1 & 63) & 1 != 0,
-            FlagOp::Sar => sign_extend(self.w, self.a) >> (self.b - 1 & 63) & 1 != 0,
+            FlagOp::Shr => self.a >> ((self.b - 1) & 63) & 1 != 0,
+            FlagOp::Sar => sign_extend(self.w, self.a) >> ((self.b - 1) & 63) & 1 != 0,
         }
     }
 

@@ -1,1 +1,14 @@
-//! brolga-jit.
+//! Where translated guest code will live.
+//!
+//! Nothing is translated yet: the interpreter runs every guest, and a translator (the semantics of
+//! `brolga-cpu`, instantiated with Cranelift's function builder) is a later milestone. What exists
+//! is its foundation, [`CodeArena`]: memory of a fixed size that takes position-independent
+//! machine code, makes it executable, and gets it back in pieces or as a whole.
+//!
+//! `unsafe` is confined to the module `arena`.
+
+mod arena;
+mod space;
+
+pub use arena::{ArenaError, CodeArena, CodeId, MAX_ARENA_BYTES};
+pub use space::CODE_ALIGN;

@@ -230,6 +230,8 @@ pub struct Tlb {
     /// Counts switches: the clock of `Context::last_used`.
     switches: u64,
     last_generation: u64,
+    /// The current context's generation.
+    generation: u64,
 }
 
 impl Default for Tlb {
@@ -260,6 +262,7 @@ impl Tlb {
             contexts,
             switches: 0,
             last_generation: CONTEXTS as u64,
+            generation: 0,
         }
     }
 
@@ -287,7 +290,7 @@ impl Tlb {
     /// Mappings differ between [`MmuIndex`]es all the same.
     #[inline(always)]
     pub fn generation(&self) -> u64 {
-        self.contexts[self.current()].generation
+        self.generation
     }
 
     #[inline(always)]
@@ -307,6 +310,7 @@ impl Tlb {
         self.contexts[self.current()].last_used = self.switches;
         let context = self.find(pcid).unwrap_or_else(|| self.recycle(pcid));
         self.base = context * CONTEXT_ENTRIES;
+        self.generation = self.contexts[context].generation;
     }
 
     fn find(&self, pcid: u16) -> Option<usize> {
@@ -432,6 +436,7 @@ impl Tlb {
     fn renew_generation(&mut self, context: usize) {
         self.last_generation += 1;
         self.contexts[context].generation = self.last_generation;
+        self.generation = self.contexts[self.current()].generation;
     }
 
     /// Flushes everything, global pages included: writes to CR0.PG, CR0.WP, CR4.PGE, CR4.SMEP and

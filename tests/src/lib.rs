@@ -10,6 +10,7 @@ pub mod guests;
 pub mod moo;
 pub mod oracle;
 pub mod process;
+pub mod recorder;
 pub mod shell;
 pub mod state;
 pub mod suite;

@@ -199,7 +199,8 @@ impl Core {
         }
         let s = &self.vcpu.segs[seg.index()];
         let plain = !self.alignment_checked()
-            && (self.vcpu.code64() || segment_violation(s, ea, bytes, write, self.vcpu.protected()).is_none());
+            && (self.vcpu.code64()
+                || segment_violation(s, ea, bytes, write, self.vcpu.protected()).is_none());
         let linear = ea.wrapping_add(s.base);
         let mask = if self.vcpu.code64() { u64::MAX } else { 0xffff_ffff };
         plain.then_some(Linear(linear & mask))
@@ -291,9 +292,7 @@ impl Core {
     /// #GP(0), or #SS(0), where `size` bytes at `at` are not canonical (SDM vol. 1, 3.3.7.1).
     #[inline]
     pub(crate) fn canonical(&mut self, seg: Seg, at: Linear, size: u64) -> Result<(), Exit> {
-        if !self.vcpu.code64()
-            || is_canonical(at.0) && is_canonical(at.0.wrapping_add(size - 1))
-        {
+        if !self.vcpu.code64() || is_canonical(at.0) && is_canonical(at.0.wrapping_add(size - 1)) {
             return Ok(());
         }
         let vector = if seg.is_stack() { vector::SS } else { vector::GP };

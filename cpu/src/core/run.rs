@@ -59,22 +59,42 @@ impl Interpreter {
                     None => {}
                 }
             }
-            self.step_block();
+            if self.core.progress.single {
+                self.step_block();
+            } else {
+                self.run_blocks();
+            }
         }
+    }
+
+    /// Executes whole blocks for as long as each is known, fits in the slice, and cannot have
+    /// changed what the run loop looks at between blocks.
+    #[inline(always)]
+    fn run_blocks(&mut self) {
+        let core = &mut self.core;
+        loop {
+            let ip = core.vcpu.regs[RIP as usize];
+            let at = core.code_address(ip);
+            let generation = core.mem.tlb.generation();
+            let Some(block) = self.blocks.by_jump(at.0, core.mode, generation) else { break };
+            let left = core.progress.slice_end.saturating_sub(core.progress.retired);
+            if (block.ops.len() as u64) > left || !core.inside_limit(ip, block.bytes) {
+                break;
+            }
+            if !core.execute_whole(block, at) {
+                return;
+            }
+        }
+        self.step_block();
     }
 
     /// Executes from RIP to the end of a block, or as far as the slice allows.
     fn step_block(&mut self) {
-        let core = &mut self.core;
-        let ip = core.vcpu.regs[RIP as usize];
-        let at = core.code_address(ip);
-        let generation = core.mem.tlb.generation();
-        if let Some(block) = self.blocks.by_jump(at.0, core.mode, generation)
-            && core.inside_limit(ip, block.bytes)
-        {
-            core.execute(block, at);
+        if self.core.progress.retired >= self.core.progress.slice_end {
             return;
         }
+        let ip = self.core.vcpu.regs[RIP as usize];
+        let at = self.core.code_address(ip);
         match self.find(ip, at) {
             Ok(Found::Cached(id)) => {
                 let block = self.blocks.get(id);
@@ -86,6 +106,8 @@ impl Interpreter {
     }
 
     /// Finds or decodes the block at `ip`.
+    #[cold]
+    #[inline(never)]
     fn find(&mut self, ip: u64, at: Linear) -> Result<Found, Exit> {
         let core = &mut self.core;
         core.progress.at = 0;
@@ -238,49 +260,71 @@ impl Core {
             || ip + u64::from(bytes) - 1 <= u64::from(self.vcpu.seg(SegReg::Cs).limit)
     }
 
-    /// Executes a block that begins at `at`, or the part of it that the slice allows.
+    /// Executes all of a block that begins at `at`; no event is due before its end. False if the
+    /// run loop must look around before the next block.
     #[inline(always)]
+    fn execute_whole(&mut self, block: &Block<Core>, at: Linear) -> bool {
+        let len = block.ops.len() as u32;
+        self.progress.end = len;
+        let mut cur = 0;
+        for op in &block.ops {
+            self.progress.cur = cur;
+            if let Err(exit) = (op.handler)(self, &op.insn) {
+                self.leave(block, at, cur, Err(exit));
+                return false;
+            }
+            cur += 1;
+            if cur >= self.progress.end {
+                break;
+            }
+        }
+        self.leave(block, at, cur, Ok(()));
+        !block.checks && self.progress.end == len
+    }
+
+    /// Executes a block that begins at `at`, or the part of it that the slice allows.
     fn execute(&mut self, block: &Block<Core>, at: Linear) {
         let left = self.progress.slice_end - self.progress.retired;
-        let len = block.ops.len() as u32;
-        self.progress.end = if self.progress.single {
-            1
-        } else {
-            u64::from(len).min(left) as u32
-        };
-        let stepping = self.progress.single && self.vcpu.eflags & rflags::TF != 0;
-        if self.progress.single {
+        let single = self.progress.single;
+        let most = if single { 1 } else { left };
+        self.progress.end = most.min(block.ops.len() as u64) as u32;
+        let stepping = single && self.vcpu.eflags & rflags::TF != 0;
+        if single {
             self.vcpu.eflags &= !rflags::RF;
         }
         let mut cur = 0;
-        let outcome = loop {
-            if cur >= self.progress.end {
-                break Ok(());
-            }
+        let mut outcome = Ok(());
+        while cur < self.progress.end {
             let op = &block.ops[cur as usize];
             self.progress.cur = cur;
-            if let Err(exit) = (op.handler)(self, &op.insn) {
-                break Err(exit);
+            outcome = (op.handler)(self, &op.insn);
+            if outcome.is_err() {
+                break;
             }
             cur += 1;
-        };
-        let done = cur;
+        }
+        self.leave(block, at, cur, outcome);
+        if stepping && outcome != Err(Exit::Fault) {
+            debug::single_stepped(self);
+        }
+    }
+
+    /// Brings the counts and RIP up to date after the first `done` instructions of a block.
+    #[inline(always)]
+    fn leave(&mut self, block: &Block<Core>, at: Linear, done: u32, outcome: Result<(), Exit>) {
         self.progress.retired += u64::from(done);
         self.progress.cur = 0;
-        self.progress.at = 0;
-        let finished = done == len;
+        let finished = done as usize == block.ops.len();
         if finished && block.jumps {
-            let from = at.0.wrapping_add(block.ops[len as usize - 1].insn.at.into());
+            let from = at.0.wrapping_add(u64::from(block.last));
             let to = self.vcpu.regs[RIP as usize];
             self.trail.record(from, to, self.progress.retired);
         } else {
             let offset = if finished { block.bytes } else { block.ops[done as usize].insn.at };
             self.advance_ip(offset);
         }
-        match outcome {
-            Err(Exit::Fault) => self.deliver_fault(),
-            Ok(()) | Err(Exit::Again) if stepping => debug::single_stepped(self),
-            Ok(()) | Err(Exit::Again) => {}
+        if outcome == Err(Exit::Fault) {
+            self.deliver_fault();
         }
     }
 
@@ -297,6 +341,7 @@ impl Core {
     #[cold]
     #[inline(never)]
     fn deliver_fault(&mut self) {
+        self.progress.at = 0;
         if let Some(e) = self.exception.take() {
             interrupt::deliver(self, interrupt::Event::Exception(e));
             self.after_delivery();

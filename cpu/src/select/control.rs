@@ -16,6 +16,12 @@ pub(super) fn select<B: Backend>(i: &Instruction) -> Option<Handler<B>> {
     branches(i).or_else(|| strings(i))
 }
 
+/// Whether `i` is a near transfer: it changes RIP and the stack, and nothing that events depend
+/// on.
+pub(super) fn is_near_branch(i: &Instruction) -> bool {
+    near(i) || i.is_jmp_near_indirect() || i.is_call_near_indirect() || i.mnemonic() == Mnemonic::Ret
+}
+
 fn near(i: &Instruction) -> bool {
     matches!(i.op0_kind(), OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64)
 }

@@ -26,6 +26,8 @@ pub struct Selected<B: Backend> {
     pub ends_block: bool,
     /// It sets RIP itself.
     pub jumps: bool,
+    /// Events or the mode may be different afterwards.
+    pub checks: bool,
 }
 
 /// A [`Complex`] function as a type, so that it can be a [`Handler`] of any backend.
@@ -71,17 +73,21 @@ pub fn select<B: VectorBackend>(i: &Instruction, mode: Mode, model: &CpuModel) -
     });
     let jumps = i.flow_control() != FlowControl::Next;
     match found {
-        Some(handler) => Selected { handler, ends_block: jumps || ends_block(i), jumps },
-        None => Selected { handler: complex!(undefined), ends_block: true, jumps: false },
+        Some(handler) => {
+            let checks = jumps && !control::is_near_branch(i) || system::ends_block(i);
+            let ends_block = jumps || checks || repeats(i);
+            Selected { handler, ends_block, jumps, checks }
+        }
+        None => {
+            let handler = complex!(undefined);
+            Selected { handler, ends_block: true, jumps: false, checks: true }
+        }
     }
 }
 
-/// Whether what follows `i` may depend on it in ways that a block does not track: the mode, event
-/// inhibition, the number of instructions retired.
-fn ends_block(i: &Instruction) -> bool {
-    i.has_rep_prefix() && i.is_string_instruction()
-        || i.has_repne_prefix() && i.is_string_instruction()
-        || system::ends_block(i)
+/// A repeated string instruction: what it retires is known only afterwards.
+fn repeats(i: &Instruction) -> bool {
+    (i.has_rep_prefix() || i.has_repne_prefix()) && i.is_string_instruction()
 }
 
 /// What the mode or the CPU model makes of an instruction before its meaning counts: #UD or #NM.

@@ -14,8 +14,7 @@ pub(super) fn select<B: Backend>(i: &Instruction) -> Option<Handler<B>> {
 /// Whether `i` is executed by the x87 FPU.
 pub(super) fn is_x87(i: &Instruction) -> bool {
     use CpuidFeature::{FPU, FPU287, FPU387};
-    let by_feature =
-        i.cpuid_features().iter().any(|f| matches!(f, FPU | FPU287 | FPU387));
+    let by_feature = i.cpuid_features().iter().any(|f| matches!(f, FPU | FPU287 | FPU387));
     // These count as 8086 instructions or came with later features, and are x87 ones all the same.
     let late = matches!(
         i.mnemonic(),

@@ -109,10 +109,7 @@ impl Alu for Sbb {
 }
 
 /// `dst = dst op src`.
-pub fn alu<B: Backend, O: Alu, D: Dst, S: Src, W: Size>(
-    b: &mut B,
-    i: &Insn,
-) -> Result<(), B::E> {
+pub fn alu<B: Backend, O: Alu, D: Dst, S: Src, W: Size>(b: &mut B, i: &Insn) -> Result<(), B::E> {
     let src = S::get(b, W::W, i)?;
     let (place, a) = D::begin(b, W::W, i)?;
     let r = O::apply(b, W::W, a, src);
@@ -121,10 +118,7 @@ pub fn alu<B: Backend, O: Alu, D: Dst, S: Src, W: Size>(
 }
 
 /// `lock dst op= src` on memory.
-pub fn alu_locked<B: Backend, O: Alu, S: Src, W: Size>(
-    b: &mut B,
-    i: &Insn,
-) -> Result<(), B::E> {
+pub fn alu_locked<B: Backend, O: Alu, S: Src, W: Size>(b: &mut B, i: &Insn) -> Result<(), B::E> {
     let src = S::get(b, W::W, i)?;
     let (op, operand) = O::locked(b, W::W, src);
     let ea = b.ea(i);

@@ -38,12 +38,15 @@ pub trait Src {
     fn get<B: Backend>(b: &mut B, w: Width, i: &Insn) -> Result<B::V, B::E>;
 }
 
+/// A place to write to, and the value read from it.
+pub type Begun<B, P> = Result<(P, <B as Backend>::V), <B as Backend>::E>;
+
 /// A destination that is read, computed with, and written.
 pub trait Dst: Src {
     /// Where the result goes, once checked.
     type Place<B: Backend>: Copy;
     /// Reads the value; afterwards [`Dst::put`] cannot fail.
-    fn begin<B: Backend>(b: &mut B, w: Width, i: &Insn) -> Result<(Self::Place<B>, B::V), B::E>;
+    fn begin<B: Backend>(b: &mut B, w: Width, i: &Insn) -> Begun<B, Self::Place<B>>;
     /// Writes the result of a [`Dst::begin`].
     fn put<B: Backend>(b: &mut B, w: Width, i: &Insn, at: Self::Place<B>, v: B::V);
     /// Writes without reading first.
@@ -67,7 +70,7 @@ impl<const N: usize> Src for R<N> {
 impl<const N: usize> Dst for R<N> {
     type Place<B: Backend> = ();
     #[inline(always)]
-    fn begin<B: Backend>(b: &mut B, w: Width, i: &Insn) -> Result<((), B::V), B::E> {
+    fn begin<B: Backend>(b: &mut B, w: Width, i: &Insn) -> Begun<B, ()> {
         Ok(((), b.reg(w, i.reg[N])))
     }
     #[inline(always)]
@@ -92,7 +95,7 @@ impl Src for M {
 impl Dst for M {
     type Place<B: Backend> = B::L;
     #[inline(always)]
-    fn begin<B: Backend>(b: &mut B, w: Width, i: &Insn) -> Result<(B::L, B::V), B::E> {
+    fn begin<B: Backend>(b: &mut B, w: Width, i: &Insn) -> Begun<B, B::L> {
         let ea = b.ea(i);
         b.modify(w, i.seg, ea)
     }

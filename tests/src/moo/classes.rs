@@ -84,7 +84,7 @@ fn pushed_flags(case: &Case) -> Option<[u32; 2]> {
     case.taken?;
     let value = |reg| case.after.regs.get(reg).or(case.before.regs.get(reg));
     let (segment, top) = (value(Reg::Ss)? << 4, value(Reg::Sp)?);
-    Some([4, 5].map(|offset| segment + (top + offset & 0xffff)))
+    Some([4, 5].map(|offset| segment + ((top + offset) & 0xffff)))
 }
 
 fn lock(case: &Case, outcome: &Outcome) -> bool {
@@ -113,16 +113,16 @@ fn long_instruction(case: &Case, outcome: &Outcome) -> bool {
 }
 
 fn stack_overrun(case: &Case, outcome: &Outcome) -> bool {
-    case.taken.is_some_and(|taken| taken.vector == vector::GP)
-        && outcome.raised == Some(vector::SS)
+    case.taken.is_some_and(|taken| taken.vector == vector::GP) && outcome.raised == Some(vector::SS)
 }
 
 fn string_restart(case: &Case, outcome: &Outcome) -> bool {
     instruction(&case.bytes).is_string_instruction()
         && case.taken.is_some_and(|taken| outcome.raised == Some(taken.vector))
-        && outcome.differences.iter().all(|difference| {
-            matches!(difference.place, Place::Reg(Reg::Si | Reg::Di | Reg::Cx))
-        })
+        && outcome
+            .differences
+            .iter()
+            .all(|difference| matches!(difference.place, Place::Reg(Reg::Si | Reg::Di | Reg::Cx)))
 }
 
 fn wide_ip(_: &Case, outcome: &Outcome) -> bool {

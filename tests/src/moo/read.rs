@@ -258,9 +258,6 @@ mod tests {
         let mut file = header(0, b"C286");
         file[8] = 2;
         assert!(matches!(parse(&file), Err(BadMoo::Version(2))));
-        assert!(matches!(
-            parse(&header(3, b"C286")),
-            Err(BadMoo::Count { promised: 3, found: 0 })
-        ));
+        assert!(matches!(parse(&header(3, b"C286")), Err(BadMoo::Count { promised: 3, found: 0 })));
     }
 }

@@ -138,8 +138,7 @@ impl Bench {
     fn registers(&self) -> impl Iterator<Item = (Reg, u32)> + '_ {
         let vcpu = &self.machine.interpreter.core.vcpu;
         let general = GENERAL.iter().map(|(reg, slot)| (*reg, vcpu.regs[*slot as usize] as u32));
-        let segments =
-            SEGMENTS.iter().map(|(reg, slot)| (*reg, vcpu.seg(*slot).selector.into()));
+        let segments = SEGMENTS.iter().map(|(reg, slot)| (*reg, vcpu.seg(*slot).selector.into()));
         let others = [
             (Reg::Ip, vcpu.regs[RIP as usize] as u32),
             (Reg::Flags, vcpu.rflags() as u32 & FLAGS_286),

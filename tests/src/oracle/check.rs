@@ -64,14 +64,15 @@ fn compare(
     let i = &case.instruction;
     let expected = native.run(&case.bytes, &case.state)?;
     let repeats = i.has_rep_prefix() || i.has_repne_prefix();
-    let text = differences(family, case, &expected, &match guest.run(
-        &case.bytes,
-        i.is_string_instruction() && repeats,
-        &case.state,
-    ) {
-        Ok(got) => got,
-        Err(error) => return Ok(Some(format!("{}\n    {error:#}", explain(case)))),
-    });
+    let text = differences(
+        family,
+        case,
+        &expected,
+        &match guest.run(&case.bytes, i.is_string_instruction() && repeats, &case.state) {
+            Ok(got) => got,
+            Err(error) => return Ok(Some(format!("{}\n    {error:#}", explain(case)))),
+        },
+    );
     Ok((!text.is_empty()).then(|| format!("{}{text}", explain(case))))
 }
 
@@ -108,7 +109,8 @@ fn differences(family: &Family, case: &Generated, expected: &Ending, got: &Endin
     }
     let memory = expected.state.scratch.iter().zip(&got.state.scratch[..]);
     if let Some(at) = memory.clone().position(|(host, ours)| host != ours) {
-        let bytes = |state: &State| state.scratch[at..].iter().take(16).copied().collect::<Vec<_>>();
+        let bytes =
+            |state: &State| state.scratch[at..].iter().take(16).copied().collect::<Vec<_>>();
         let _ = write!(
             text,
             "\n    scratch+{at:#x}: before {:02x?}, host {:02x?}, ours {:02x?}",

@@ -29,8 +29,10 @@ pub const FAMILIES: &[Family] = &[
     integer("exchange", &[Xchg, Xadd, Cmpxchg, Cmpxchg8b, Cmpxchg16b]),
     integer(
         "moves",
-        &[Mov, Movzx, Movsx, Movsxd, Lea, Cbw, Cwde, Cdqe, Cwd, Cdq, Cqo, Lahf, Sahf, Clc, Stc, Cmc,
-          Cld, Std, Nop, Movnti],
+        &[
+            Mov, Movzx, Movsx, Movsxd, Lea, Cbw, Cwde, Cdqe, Cwd, Cdq, Cqo, Lahf, Sahf, Clc, Stc,
+            Cmc, Cld, Std, Nop, Movnti,
+        ],
     ),
     integer(
         "conditions",
@@ -55,10 +57,10 @@ pub const FAMILIES: &[Family] = &[
             Psubq, Psubsb, Psubsw, Psubusb, Psubusw, Pmullw, Pmulld, Pmulhw, Pmulhuw, Pmulhrsw,
             Pmuludq, Pmuldq, Pmaddwd, Pmaddubsw, Pavgb, Pavgw, Psadbw, Mpsadbw, Phminposuw, Pand,
             Pandn, Por, Pxor, Pcmpeqb, Pcmpeqw, Pcmpeqd, Pcmpeqq, Pcmpgtb, Pcmpgtw, Pcmpgtd,
-            Pcmpgtq, Pmaxsb, Pmaxsw, Pmaxsd, Pmaxub, Pmaxuw, Pmaxud, Pminsb, Pminsw, Pminsd, Pminub,
-            Pminuw, Pminud, Pabsb, Pabsw, Pabsd, Psignb, Psignw, Psignd, Phaddw, Phaddd, Phaddsw,
-            Phsubw, Phsubd, Phsubsw, Psllw, Pslld, Psllq, Pslldq, Psrlw, Psrld, Psrlq, Psrldq,
-            Psraw, Psrad, Ptest, Crc32,
+            Pcmpgtq, Pmaxsb, Pmaxsw, Pmaxsd, Pmaxub, Pmaxuw, Pmaxud, Pminsb, Pminsw, Pminsd,
+            Pminub, Pminuw, Pminud, Pabsb, Pabsw, Pabsd, Psignb, Psignw, Psignd, Phaddw, Phaddd,
+            Phaddsw, Phsubw, Phsubd, Phsubsw, Psllw, Pslld, Psllq, Pslldq, Psrlw, Psrld, Psrlq,
+            Psrldq, Psraw, Psrad, Ptest, Crc32,
         ],
     ),
     vector(
@@ -68,9 +70,9 @@ pub const FAMILIES: &[Family] = &[
             Unpckhpd, Punpcklbw, Punpcklwd, Punpckldq, Punpcklqdq, Punpckhbw, Punpckhwd, Punpckhdq,
             Punpckhqdq, Packsswb, Packssdw, Packuswb, Packusdw, Palignr, Pblendw, Blendps, Blendpd,
             Pblendvb, Blendvps, Blendvpd, Pinsrb, Pinsrw, Pinsrd, Pinsrq, Pextrb, Pextrw, Pextrd,
-            Pextrq, Insertps, Extractps, Pmovmskb, Movmskps, Movmskpd, Pmovsxbw, Pmovsxbd, Pmovsxbq,
-            Pmovsxwd, Pmovsxwq, Pmovsxdq, Pmovzxbw, Pmovzxbd, Pmovzxbq, Pmovzxwd, Pmovzxwq,
-            Pmovzxdq, Pcmpestri, Pcmpestrm, Pcmpistri, Pcmpistrm,
+            Pextrq, Insertps, Extractps, Pmovmskb, Movmskps, Movmskpd, Pmovsxbw, Pmovsxbd,
+            Pmovsxbq, Pmovsxwd, Pmovsxwq, Pmovsxdq, Pmovzxbw, Pmovzxbd, Pmovzxbq, Pmovzxwd,
+            Pmovzxwq, Pmovzxdq, Pcmpestri, Pcmpestrm, Pcmpistri, Pcmpistrm,
         ],
     ),
     vector(
@@ -102,13 +104,13 @@ pub const FAMILIES: &[Family] = &[
     vector(
         "x87",
         &[
-            Fadd, Faddp, Fiadd, Fsub, Fsubp, Fsubr, Fsubrp, Fisub, Fisubr, Fmul, Fmulp, Fimul, Fdiv,
-            Fdivp, Fdivr, Fdivrp, Fidiv, Fidivr, Fld, Fild, Fbld, Fst, Fstp, Fist, Fistp, Fisttp,
-            Fbstp, Fcom, Fcomp, Fcompp, Fucom, Fucomp, Fucompp, Fcomi, Fcomip, Fucomi, Fucomip,
-            Ficom, Ficomp, Ftst, Fxam, Fabs, Fchs, Fsqrt, Frndint, Fscale, Fxtract, Fprem, Fprem1,
-            Fld1, Fldz, Fldpi, Fldl2e, Fldl2t, Fldlg2, Fldln2, Fxch, Ffree, Fincstp, Fdecstp, Fnop,
-            Fcmovb, Fcmove, Fcmovbe, Fcmovu, Fcmovnb, Fcmovne, Fcmovnbe, Fcmovnu, Fnstcw, Fldcw,
-            Fnstsw, Fnclex, Fninit,
+            Fadd, Faddp, Fiadd, Fsub, Fsubp, Fsubr, Fsubrp, Fisub, Fisubr, Fmul, Fmulp, Fimul,
+            Fdiv, Fdivp, Fdivr, Fdivrp, Fidiv, Fidivr, Fld, Fild, Fbld, Fst, Fstp, Fist, Fistp,
+            Fisttp, Fbstp, Fcom, Fcomp, Fcompp, Fucom, Fucomp, Fucompp, Fcomi, Fcomip, Fucomi,
+            Fucomip, Ficom, Ficomp, Ftst, Fxam, Fabs, Fchs, Fsqrt, Frndint, Fscale, Fxtract, Fprem,
+            Fprem1, Fld1, Fldz, Fldpi, Fldl2e, Fldl2t, Fldlg2, Fldln2, Fxch, Ffree, Fincstp,
+            Fdecstp, Fnop, Fcmovb, Fcmove, Fcmovbe, Fcmovu, Fcmovnb, Fcmovne, Fcmovnbe, Fcmovnu,
+            Fnstcw, Fldcw, Fnstsw, Fnclex, Fninit,
         ],
     ),
 ];

@@ -87,9 +87,7 @@ fn fill(rng: &mut Rng, i: &mut Instruction, n: u32, operand: Operand) -> bool {
         Operand::sti_opcode => nth(rng, Register::ST0, 8),
         Operand::r8_or_mem if rng.bool() => BYTES[rng.usize(..BYTES.len())],
         Operand::r16_or_mem if rng.bool() => nth(rng, Register::AX, 16),
-        Operand::r32_or_mem | Operand::r32_or_mem_mpx if rng.bool() => {
-            nth(rng, Register::EAX, 16)
-        }
+        Operand::r32_or_mem | Operand::r32_or_mem_mpx if rng.bool() => nth(rng, Register::EAX, 16),
         Operand::r64_or_mem if rng.bool() => nth(rng, Register::RAX, 16),
         Operand::xmm_or_mem if rng.bool() => nth(rng, Register::XMM0, 16),
         Operand::mm_or_mem if rng.bool() => nth(rng, Register::MM0, 8),
@@ -296,9 +294,12 @@ fn divide(rng: &mut Rng, i: &Instruction, regs: &mut [u64; 16]) {
     if matches!(i.mnemonic(), Mnemonic::Div | Mnemonic::Idiv) && rng.bool() {
         let negative = i.mnemonic() == Mnemonic::Idiv && rng.bool();
         let memory = i.op0_kind() == OpKind::Memory;
-        let used = |n: usize| memory && [i.memory_base(), i.memory_index()].iter().any(|r| {
-            *r != Register::None && *r != Register::RIP && r.number() == n
-        });
+        let used = |n: usize| {
+            memory
+                && [i.memory_base(), i.memory_index()]
+                    .iter()
+                    .any(|r| *r != Register::None && *r != Register::RIP && r.number() == n)
+        };
         if !used(2) {
             regs[2] = if negative { u64::MAX } else { 0 };
         }

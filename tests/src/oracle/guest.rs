@@ -1,9 +1,7 @@
 //! The interpreter's side: a guest in 64-bit mode at CPL 3, as a process on the host is.
 
 use anyhow::{Result, bail};
-use brolga_cpu::vcpu::{
-    Activity, RIP, SegReg, Segment, TableReg, Vcpu, attr, cr0, cr4, efer, gpr,
-};
+use brolga_cpu::vcpu::{Activity, RIP, SegReg, Segment, TableReg, Vcpu, attr, cr0, cr4, efer, gpr};
 
 use super::layout::{CODE, INSTRUCTION, REGION, SCRATCH, SCRATCH_LEN, SYSTEM};
 use super::machine::Machine;
@@ -134,9 +132,8 @@ fn page_tables(machine: &mut Machine) -> Result<()> {
     const USER: u64 = 4;
     const USED: u64 = 0x60;
     let everything = PRESENT | WRITE | USER | USED;
-    let mut entry = |table: u64, index: u64, value: u64| {
-        machine.write(table + 8 * index, &value.to_le_bytes())
-    };
+    let mut entry =
+        |table: u64, index: u64, value: u64| machine.write(table + 8 * index, &value.to_le_bytes());
     entry(phys::PML4, REGION >> 39 & 511, phys::PDPT | everything)?;
     entry(phys::PDPT, REGION >> 30 & 511, phys::DIRECTORY | everything)?;
     entry(phys::DIRECTORY, REGION >> 21 & 511, phys::TABLE | everything)?;
@@ -147,7 +144,7 @@ fn page_tables(machine: &mut Machine) -> Result<()> {
     ];
     for (linear, at, len, bits) in pages {
         for offset in (0..len).step_by(PAGE as usize) {
-            entry(phys::TABLE, linear + offset >> 12 & 511, at + offset | bits)?;
+            entry(phys::TABLE, ((linear + offset) >> 12) & 511, (at + offset) | bits)?;
         }
     }
     Ok(())
@@ -176,12 +173,7 @@ fn system(machine: &mut Machine) -> Result<()> {
 fn registers(vcpu: &mut Vcpu) {
     const DPL3: u32 = 3 << 5;
     let rights = attr::P | attr::S | attr::RW | attr::ACCESSED | DPL3 | attr::G;
-    let data = Segment {
-        selector: USER_DATA,
-        attr: rights | attr::DB,
-        limit: u32::MAX,
-        base: 0,
-    };
+    let data = Segment { selector: USER_DATA, attr: rights | attr::DB, limit: u32::MAX, base: 0 };
     vcpu.segs = [data; 6];
     vcpu.segs[SegReg::Cs as usize] =
         Segment { selector: USER_CODE, attr: rights | attr::CODE | attr::L, ..data };
@@ -189,12 +181,7 @@ fn registers(vcpu: &mut Vcpu) {
     vcpu.gdtr = TableReg { base: SYSTEM + GDT, limit: 0x3f };
     vcpu.idtr = TableReg { base: SYSTEM + IDT, limit: (16 * VECTORS - 1) as u16 };
     const BUSY_TSS: u32 = 11;
-    vcpu.tr = Segment {
-        selector: 0x40,
-        attr: attr::P | BUSY_TSS,
-        limit: 0x67,
-        base: SYSTEM + TSS,
-    };
+    vcpu.tr = Segment { selector: 0x40, attr: attr::P | BUSY_TSS, limit: 0x67, base: SYSTEM + TSS };
     vcpu.regs[RIP as usize] = INSTRUCTION;
     vcpu.sys.cr0 = cr0::PE | cr0::PG | cr0::MP | cr0::NE | cr0::WP | cr0::ET;
     vcpu.sys.cr3 = phys::PML4;

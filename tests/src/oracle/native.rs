@@ -15,9 +15,7 @@ use iced_x86::code_asm::{
 };
 use libc::c_int;
 
-use super::layout::{
-    CODE, FRAME, INSTRUCTION, REGION, REGION_LEN, SCRATCH, SCRATCH_LEN,
-};
+use super::layout::{CODE, FRAME, INSTRUCTION, REGION, REGION_LEN, SCRATCH, SCRATCH_LEN};
 use super::state::{Ending, Raised, State};
 
 /// The signals that exceptions become.
@@ -48,7 +46,7 @@ struct Frame {
 static IN_USE: AtomicBool = AtomicBool::new(false);
 
 /// The host processor, ready to execute instructions. There is at most one.
-pub struct Native {
+pub(super) struct Native {
     old_actions: [libc::sigaction; SIGNALS.len()],
     old_stack: libc::stack_t,
     _signal_stack: Box<[u8]>,
@@ -57,7 +55,7 @@ pub struct Native {
 impl Native {
     /// Maps the region and takes over the signals of exceptions. The calling thread is the one
     /// that may use it.
-    pub fn new() -> Result<Native> {
+    pub(super) fn new() -> Result<Native> {
         ensure!(!IN_USE.swap(true, Ordering::AcqRel), "one at a time");
         let program = program().context("the program around the instruction")?;
         let mut signal_stack = vec![0; SIGNAL_STACK].into_boxed_slice();
@@ -91,7 +89,7 @@ impl Native {
     ///
     /// The instruction must not transfer control, change the privilege or reach memory of this
     /// process outside the region; what [`super::generate`] makes does not.
-    pub fn run(&mut self, code: &[u8], state: &State) -> Result<Ending> {
+    pub(super) fn run(&mut self, code: &[u8], state: &State) -> Result<Ending> {
         ensure!(code.len() <= 15, "an instruction of {} bytes", code.len());
         let mut bytes = [0; ROOM];
         bytes[..code.len()].copy_from_slice(code);
@@ -114,11 +112,7 @@ impl Native {
             after.regs = ptr::read_volatile(&raw const (*frame).regs);
             after.rflags = ptr::read_volatile(&raw const (*frame).rflags);
             after.fx = ptr::read_volatile(&raw const (*frame).fx);
-            ptr::copy_nonoverlapping(
-                SCRATCH as *const u8,
-                after.scratch.as_mut_ptr(),
-                SCRATCH_LEN,
-            );
+            ptr::copy_nonoverlapping(SCRATCH as *const u8, after.scratch.as_mut_ptr(), SCRATCH_LEN);
             let trapped = ptr::read_volatile(&raw const (*frame).trapped) != 0;
             let [vector, error, cr2] = ptr::read_volatile(&raw const (*frame).trap);
             // CR2 keeps the address of the last page fault.

@@ -35,9 +35,6 @@ pub struct Ending {
     pub raised: Option<Raised>,
 }
 
-/// The length of the parts of an FXSAVE image that hold state.
-const FX_USED: usize = 416;
-
 impl State {
     /// The parts of the FXSAVE image in which an instruction's effect shows: not the pointers to
     /// the last x87 instruction, the mask of MXCSR and the reserved bytes.
@@ -52,7 +49,6 @@ impl State {
             0..8 => (format!("ST{n}"), 32 + 16 * n, 10),
             _ => (format!("XMM{}", n - 8), 32 + 16 * n, 16),
         });
-        debug_assert!(32 + 16 * 24 == FX_USED);
         control
             .map(|(name, from, len)| (name.to_owned(), from, len))
             .into_iter()

@@ -36,11 +36,7 @@ const RULES: &[Rule] = &[
     rule(&[Mnemonic::Aaa, Mnemonic::Aas], When::Always, OF | SF | ZF | PF),
     rule(&[Mnemonic::Aam, Mnemonic::Aad], When::Always, OF | AF | CF),
     rule(&[Mnemonic::Daa, Mnemonic::Das], When::Always, OF),
-    rule(
-        &[Mnemonic::And, Mnemonic::Or, Mnemonic::Xor, Mnemonic::Test],
-        When::Always,
-        AF,
-    ),
+    rule(&[Mnemonic::And, Mnemonic::Or, Mnemonic::Xor, Mnemonic::Test], When::Always, AF),
     rule(&[Mnemonic::Mul, Mnemonic::Imul], When::Always, SF | ZF | AF | PF),
     rule(&[Mnemonic::Div, Mnemonic::Idiv], When::Always, STATUS),
     rule(SHIFTS, When::Shifted, AF),
