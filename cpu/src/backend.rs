@@ -93,20 +93,12 @@ pub trait Backend: Sized {
     /// `c ? a : b`, both already computed.
     fn select(&mut self, c: Self::C, a: Self::V, b: Self::V) -> Self::V;
     /// 1 or 0.
-    fn from_cond(&mut self, c: Self::C) -> Self::V;
+    fn cond_value(&mut self, c: Self::C) -> Self::V;
 
     /// Records a flag-setting operation (see [`FlagOp`] for what `r`, `a`, `b` mean).
     fn flags(&mut self, op: FlagOp, w: Width, r: Self::V, a: Self::V, b: Self::V);
     /// As [`Backend::flags`], only if `c` holds; the old flags stay otherwise.
-    fn flags_if(
-        &mut self,
-        c: Self::C,
-        op: FlagOp,
-        w: Width,
-        r: Self::V,
-        a: Self::V,
-        b: Self::V,
-    );
+    fn flags_if(&mut self, c: Self::C, op: FlagOp, w: Width, r: Self::V, a: Self::V, b: Self::V);
     /// Evaluates a condition code on the current flags.
     fn cond(&mut self, cc: Cond) -> Self::C;
     /// The six status flags in their RFLAGS positions.
@@ -117,8 +109,7 @@ pub trait Backend: Sized {
     /// Stores to memory, all or nothing.
     fn store(&mut self, w: Width, seg: Seg, ea: Self::V, v: Self::V) -> Result<(), Self::E>;
     /// Loads and checks that the same place can be written: a [`Backend::commit`] cannot fail.
-    fn modify(&mut self, w: Width, seg: Seg, ea: Self::V)
-    -> Result<(Self::L, Self::V), Self::E>;
+    fn modify(&mut self, w: Width, seg: Seg, ea: Self::V) -> Result<(Self::L, Self::V), Self::E>;
     /// Writes back what [`Backend::modify`] located.
     fn commit(&mut self, at: Self::L, w: Width, v: Self::V);
     /// Atomic read-modify-write; returns the old value.

@@ -187,10 +187,8 @@ impl<B: Backend> BlockCache<B> {
         let (by_place, blocks) = (&mut self.by_place, &mut self.blocks);
         page.retain(|&(start, mode, bytes)| {
             let hit = start.0 < at.0 + len && at.0 < start.0 + u64::from(bytes);
-            if hit {
-                if let Some(id) = by_place.remove(&(start, mode)) {
-                    blocks[id.0 as usize].ops = Box::default();
-                }
+            if hit && let Some(id) = by_place.remove(&(start, mode)) {
+                blocks[id.0 as usize].ops = Box::default();
             }
             !hit
         });

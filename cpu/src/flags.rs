@@ -264,7 +264,7 @@ mod tests {
         f |= if !(0..16).contains(&half) { AF } else { 0 };
         f |= if r == 0 { ZF } else { 0 };
         f |= if r > 127 { SF } else { 0 };
-        f |= if r.count_ones() % 2 == 0 { PF } else { 0 };
+        f |= if r.count_ones().is_multiple_of(2) { PF } else { 0 };
         (r, f)
     }
 
@@ -275,17 +275,11 @@ mod tests {
                 for b in 0..=255u8 {
                     for carry in 0..2u8 {
                         let (r, want) = model(op, a, b, carry);
-                        let f = LazyFlags {
-                            r: r.into(),
-                            a: a.into(),
-                            b: b.into(),
-                            op,
-                            w: Width::W8,
-                        };
+                        let f =
+                            LazyFlags { r: r.into(), a: a.into(), b: b.into(), op, w: Width::W8 };
                         assert_eq!(f.status(), want, "{op:?} {a:#x} {b:#x} {carry}");
                         let bits = LazyFlags::from_rflags(want);
-                        for cc in 0..16 {
-                            let cc = COND[cc];
+                        for cc in COND {
                             assert_eq!(f.cond(cc), bits.cond(cc), "{op:?} {cc:?} {a:#x} {b:#x}");
                         }
                     }

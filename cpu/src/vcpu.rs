@@ -334,12 +334,8 @@ impl Vcpu {
         const DATA: u32 = attr::P | attr::S | attr::RW | attr::ACCESSED;
         let data = Segment::real(0, DATA, 0xffff);
         let mut segs = [data; 6];
-        segs[SegReg::Cs as usize] = Segment {
-            selector: 0xf000,
-            attr: DATA | attr::CODE,
-            limit: 0xffff,
-            base: 0xffff_0000,
-        };
+        segs[SegReg::Cs as usize] =
+            Segment { selector: 0xf000, attr: DATA | attr::CODE, limit: 0xffff, base: 0xffff_0000 };
         let mut regs = [0; REG_SLOTS];
         regs[gpr::RDX as usize] = u64::from(signature);
         regs[RIP as usize] = 0xfff0;

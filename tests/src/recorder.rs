@@ -163,7 +163,7 @@ impl Backend for Recorder {
         self.value(format!("({} ? {} : {})", self.text(c), self.text(a), self.text(b)))
     }
 
-    fn from_cond(&mut self, c: Value) -> Value {
+    fn cond_value(&mut self, c: Value) -> Value {
         c
     }
 

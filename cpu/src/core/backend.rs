@@ -126,7 +126,7 @@ impl Backend for Core {
     }
 
     #[inline(always)]
-    fn from_cond(&mut self, c: bool) -> u64 {
+    fn cond_value(&mut self, c: bool) -> u64 {
         u64::from(c)
     }
 
@@ -174,12 +174,7 @@ impl Backend for Core {
     }
 
     #[inline(always)]
-    fn modify(
-        &mut self,
-        w: Width,
-        seg: crate::vcpu::Seg,
-        ea: u64,
-    ) -> Result<(Place, u64), Exit> {
+    fn modify(&mut self, w: Width, seg: crate::vcpu::Seg, ea: u64) -> Result<(Place, u64), Exit> {
         let place = self.locate(w, seg, ea)?;
         let v = self.read_place(place, w)?;
         Ok((place, v))
@@ -259,8 +254,8 @@ impl Core {
     /// The offset in CS of the current instruction. Known to complex instructions and to event
     /// delivery, where blocks need not track it.
     pub fn rip(&self) -> u64 {
-        let ip = self.vcpu.regs[crate::vcpu::RIP as usize]
-            .wrapping_add(u64::from(self.progress.at));
+        let ip =
+            self.vcpu.regs[crate::vcpu::RIP as usize].wrapping_add(u64::from(self.progress.at));
         if self.vcpu.code64() { ip } else { ip & 0xffff_ffff }
     }
 

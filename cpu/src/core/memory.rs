@@ -82,8 +82,7 @@ impl Core {
     pub fn read_linear(&mut self, at: Linear, w: Width, by: By) -> Result<u64, Exit> {
         let entry = self.mem.tlb.entry(self.index_of(by), at);
         match entry.for_read(at, w) {
-            // SAFETY: a hit lies inside the RAM that `self.mem.map` keeps alive.
-            Some(host) => Ok(unsafe { host.read(w) }),
+            Some(host) => Ok(Core::read_host(host, w)),
             None => self.read_slow(at, w, by),
         }
     }
@@ -93,9 +92,8 @@ impl Core {
     pub fn write_linear(&mut self, at: Linear, w: Width, v: u64, by: By) -> Result<(), Exit> {
         let entry = self.mem.tlb.entry(self.index_of(by), at);
         match entry.for_write(at, w) {
-            // SAFETY: as in `read_linear`.
             Some(host) => {
-                unsafe { host.write(w, v) };
+                Core::write_host(host, w, v);
                 Ok(())
             }
             None => self.write_slow(at, w, v, by),
@@ -244,7 +242,7 @@ impl Core {
     pub(crate) fn load128(&mut self, seg: Seg, ea: u64) -> Result<u128, Exit> {
         let at = self.linear(seg, ea, 16, false)?;
         if let Some(host) = self.host_read(at, 16) {
-            // SAFETY: as in `read_linear`.
+            // SAFETY: as in `read_host`.
             return Ok(unsafe { host.read128() });
         }
         self.canonical(seg, at, 16)?;
@@ -259,7 +257,7 @@ impl Core {
     pub(crate) fn store128(&mut self, seg: Seg, ea: u64, v: u128) -> Result<(), Exit> {
         let at = self.linear(seg, ea, 16, true)?;
         if let Some(host) = self.host_write(at, 16) {
-            // SAFETY: as in `read_linear`.
+            // SAFETY: as in `read_host`.
             unsafe { host.write128(v) };
             return Ok(());
         }
@@ -281,7 +279,7 @@ impl Core {
         self.canonical(seg, at, 16)?;
         self.check_write(at, 16, By::Current)?;
         if let Some(host) = self.host_write(at, 16) {
-            // SAFETY: as in `read_linear`; the instruction's own check has aligned the address.
+            // SAFETY: as in `read_host`; the instruction's own check has aligned the address.
             return Ok(unsafe { host.compare_exchange128(expected, new) });
         }
         let old = self.load128(seg, ea)?;
@@ -345,7 +343,7 @@ impl Core {
         if at.host.is_null() {
             return self.read_slow(at.linear, w, By::Current);
         }
-        // SAFETY: as in `read_linear`; nothing changed the TLB since the place was located.
+        // SAFETY: as in `read_host`; nothing changed the TLB since the place was located.
         Ok(unsafe { at.host.read(w) })
     }
 

@@ -19,7 +19,10 @@ pub(super) fn select<B: Backend>(i: &Instruction) -> Option<Handler<B>> {
 /// Whether `i` is a near transfer: it changes RIP and the stack, and nothing that events depend
 /// on.
 pub(super) fn is_near_branch(i: &Instruction) -> bool {
-    near(i) || i.is_jmp_near_indirect() || i.is_call_near_indirect() || i.mnemonic() == Mnemonic::Ret
+    near(i)
+        || i.is_jmp_near_indirect()
+        || i.is_call_near_indirect()
+        || i.mnemonic() == Mnemonic::Ret
 }
 
 fn near(i: &Instruction) -> bool {

@@ -99,9 +99,11 @@ macro_rules! single {
 
 /// The meaning of an integer instruction.
 pub(super) fn select<B: Backend>(i: &Instruction) -> Option<Handler<B>> {
-    arithmetic(i).or_else(|| shifts(i)).or_else(|| bit_ops(i)).or_else(|| movement(i)).or_else(|| {
-        conditional(i)
-    })
+    arithmetic(i)
+        .or_else(|| shifts(i))
+        .or_else(|| bit_ops(i))
+        .or_else(|| movement(i))
+        .or_else(|| conditional(i))
 }
 
 fn arithmetic<B: Backend>(i: &Instruction) -> Option<Handler<B>> {

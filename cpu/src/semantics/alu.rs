@@ -68,7 +68,7 @@ impl Alu for Sub {
 #[inline(always)]
 fn carry<B: Backend>(b: &mut B) -> B::V {
     let c = b.cond(Cond::B);
-    b.from_cond(c)
+    b.cond_value(c)
 }
 
 /// ADC.

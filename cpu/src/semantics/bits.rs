@@ -67,10 +67,7 @@ const fn plain(op: AtomicOp) -> Bin {
 }
 
 /// The bit in a register: the offset is taken modulo the width.
-pub fn in_register<B: Backend, O: BitOp, S: Src, W: Size>(
-    b: &mut B,
-    i: &Insn,
-) -> Result<(), B::E> {
+pub fn in_register<B: Backend, O: BitOp, S: Src, W: Size>(b: &mut B, i: &Insn) -> Result<(), B::E> {
     let offset = S::get(b, W::W, i)?;
     let n = modulo(b, W::W, offset);
     let a = b.reg(W::W, i.reg[0]);
@@ -165,7 +162,7 @@ pub fn scan<B: Backend, const REVERSE: bool, S: Src, W: Size>(
         found
     };
     let r = b.select(zero, old, merged);
-    let z = b.from_cond(zero);
+    let z = b.cond_value(zero);
     let position = b.imm(6);
     let z = b.bin(Bin::Shl, Width::W64, z, position);
     merge_status(b, rflags::ZF, z);
@@ -178,7 +175,7 @@ pub fn popcnt<B: Backend, S: Src, W: Size>(b: &mut B, i: &Insn) -> Result<(), B:
     let v = S::get(b, W::W, i)?;
     let r = b.un(Un::Popcnt, W::W, v);
     let zero = is_zero(b, v);
-    let z = b.from_cond(zero);
+    let z = b.cond_value(zero);
     let position = b.imm(6);
     let status = b.bin(Bin::Shl, Width::W64, z, position);
     b.flags(FlagOp::Bits, Width::W64, status, status, status);

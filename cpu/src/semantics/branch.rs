@@ -77,7 +77,7 @@ pub fn loop_while<B: Backend, K: LoopCondition>(b: &mut B, i: &Insn) -> Result<(
     let on = match K::CC {
         Some(cc) => {
             let c = b.cond(cc);
-            b.from_cond(c)
+            b.cond_value(c)
         }
         None => t,
     };

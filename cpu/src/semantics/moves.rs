@@ -46,10 +46,7 @@ pub fn xchg_registers<B: Backend, W: Size>(b: &mut B, i: &Insn) -> Result<(), B:
 
 /// XCHG with memory: locked with or without the prefix (SDM vol. 3, 8.1.2.1). `N` is the
 /// register's operand number.
-pub fn xchg_memory<B: Backend, const N: usize, W: Size>(
-    b: &mut B,
-    i: &Insn,
-) -> Result<(), B::E> {
+pub fn xchg_memory<B: Backend, const N: usize, W: Size>(b: &mut B, i: &Insn) -> Result<(), B::E> {
     let v = b.reg(W::W, i.reg[N]);
     let ea = b.ea(i);
     let old = b.atomic(AtomicOp::Xchg, W::W, i.seg, ea, v)?;
@@ -91,7 +88,7 @@ pub fn cmov<B: Backend, K: Condition, S: Src, W: Size>(b: &mut B, i: &Insn) -> R
 /// SETcc.
 pub fn setcc<B: Backend, K: Condition, D: Dst>(b: &mut B, i: &Insn) -> Result<(), B::E> {
     let c = b.cond(K::CC);
-    let v = b.from_cond(c);
+    let v = b.cond_value(c);
     D::set(b, Width::W8, i, v)
 }
 
@@ -125,10 +122,7 @@ pub fn xlat<B: Backend>(b: &mut B, i: &Insn) -> Result<(), B::E> {
 }
 
 /// CBW, CWDE, CDQE: rAX = its sign-extended low half, `F` to `W`.
-pub fn extend_accumulator<B: Backend, F: Size, W: Size>(
-    b: &mut B,
-    _: &Insn,
-) -> Result<(), B::E> {
+pub fn extend_accumulator<B: Backend, F: Size, W: Size>(b: &mut B, _: &Insn) -> Result<(), B::E> {
     let v = b.reg(F::W, gpr::RAX);
     let v = b.sext(F::W, W::W, v);
     b.set_reg(W::W, gpr::RAX, v);
@@ -194,7 +188,7 @@ pub fn stc<B: Backend>(b: &mut B, _: &Insn) -> Result<(), B::E> {
 /// CMC.
 pub fn cmc<B: Backend>(b: &mut B, _: &Insn) -> Result<(), B::E> {
     let c = b.cond(Cond::Ae);
-    let v = b.from_cond(c);
+    let v = b.cond_value(c);
     merge_status(b, rflags::CF, v);
     Ok(())
 }

@@ -50,6 +50,6 @@ fn set_flags<const SIGNED: bool, B: Backend>(b: &mut B, w: Width, low: B::V, hig
         b.imm(0)
     };
     let significant = b.cmp(Cmp::Ne, w, high, extension);
-    let significant = b.from_cond(significant);
+    let significant = b.cond_value(significant);
     b.flags(FlagOp::Mul, w, low, low, significant);
 }

@@ -103,7 +103,8 @@ pub fn rotate<B: Backend, O: Rotate, C: Count, D: Dst, W: Size>(
     let count = masked::<B, C>(b, w, i);
     let (place, a) = D::begin(b, w, i)?;
     let r = b.bin(O::OP, w, a, count);
-    let (msb, next, lsb) = (bit(b, w, r, w.bits() - 1), bit(b, w, r, w.bits() - 2), bit(b, w, r, 0));
+    let (msb, next, lsb) =
+        (bit(b, w, r, w.bits() - 1), bit(b, w, r, w.bits() - 2), bit(b, w, r, 0));
     // ROL: CF is the bit that came in at the bottom; ROR: the one that came in at the top.
     let (cf, of) = if O::OP == Bin::Rol {
         (lsb, b.bin(Bin::Xor, Width::W64, msb, lsb))

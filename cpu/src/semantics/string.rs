@@ -111,10 +111,7 @@ fn fill_bulk<W: Size>(core: &mut Core, i: &Insn, most: u64) -> u64 {
     let di = offset(core, i, gpr::RDI);
     let n = in_page(core, i, es(i), di, W::W, most);
     let v = core.reg(W::W, gpr::RAX);
-    if n < 2
-        || core.vcpu.eflags & rflags::DF != 0
-        || !core.fill_run((es(i), di), W::W, n, v)
-    {
+    if n < 2 || core.vcpu.eflags & rflags::DF != 0 || !core.fill_run((es(i), di), W::W, n, v) {
         return 0;
     }
     advance(core, i, W::W, gpr::RDI, n);

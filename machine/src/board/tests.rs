@@ -226,7 +226,8 @@ fn requests_end_the_slice() {
     }
     let mut bench = Bench::new();
     // SLP_EN and the type of S5 to PM1a control.
-    bench.bus.port_write(0, 0x604, Width::W16, 1 << 13 | 5 << 10);
+    let soft_off = 1 << 13 | u64::from(acpi::S5_SLEEP_TYPE) << 10;
+    bench.bus.port_write(0, acpi::PM1A_CONTROL, Width::W16, soft_off);
     assert_eq!(bench.chips().take_signals().request, Some(Request::PowerOff));
 }
 

@@ -1,6 +1,6 @@
 //! Tests of system instructions and event delivery, grouped by what they exercise.
 
-mod random;
 mod events;
+mod random;
 mod registers;
 mod transfers;

@@ -25,8 +25,10 @@ pub const GPE0: u16 = PM_BASE + 0x20;
 pub const PM_LEN: u8 = 0x40;
 /// The interrupt of the power-management chip (ISA and GSI), level-triggered and active high.
 pub const SCI: u8 = 9;
-/// `SLP_TYP` of soft-off: with `SLP_EN` in PM1a control it turns the machine off.
-pub const S5_SLEEP_TYPE: u8 = 5;
+/// `SLP_TYP` of soft-off: with `SLP_EN` in PM1a control it turns the machine off. The PIIX4, which
+/// the power-management function on PCI is, has 0 for it (82371AB datasheet, 7.2.3); guests that
+/// know the chip use it without tables.
+pub const S5_SLEEP_TYPE: u8 = 0;
 /// The reset control register.
 pub const RESET_PORT: u16 = 0xcf9;
 /// What resets the machine when written to [`RESET_PORT`]: a hard reset, and the edge for it.
