@@ -161,7 +161,10 @@ impl Machine {
             let image = KernelImage { bytes: kernel, initrd: initrd.as_deref(), cmdline };
             let state = load_kernel(&self.map, &image, &self.layout)?;
             lock(&self.chipset).prepare_for_kernel();
-            start::enter(self.accel.core_mut(), &state);
+            let core = self.accel.core_mut();
+            let physical_bits = core.model.phys_bits();
+            firmware::set_mtrrs(&mut core.vcpu.sys, physical_bits);
+            start::enter(core, &state);
         }
         self.accel.core_mut().mem.tlb.flush_all();
         self.accel.invalidate_all_code();

@@ -1,13 +1,15 @@
 //! What firmware leaves in memory for an operating system that is entered directly: the BIOS
-//! data area, ACPI tables, SMBIOS structures, and the memory map.
+//! data area, ACPI tables, SMBIOS structures, the memory map, and memory types.
 
 pub mod acpi;
 pub mod memory;
+mod mtrr;
 mod smbios;
 
 use brolga_mmu::{GuestPhys, MapError, PhysMap};
 
 pub use memory::{E820Entry, E820Kind, MemoryError, MemoryLayout};
+pub use mtrr::set_mtrrs;
 
 /// The most CPUs the tables can describe: 8-bit local APIC IDs, FFh being the broadcast.
 pub const MAX_CPUS: usize = 255;
