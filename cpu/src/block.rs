@@ -99,11 +99,25 @@ pub struct Block<B: Backend> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockId(u32);
 
+/// What a [`Jump`] holds under, besides the address: the executable mappings and the mode.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct JumpKey(u64);
+
+impl JumpKey {
+    const NONE: JumpKey = JumpKey(u64::MAX);
+
+    /// The key for the mappings of `generation` (see `Tlb::generation`; a counter that never comes
+    /// near 2^48).
+    #[inline(always)]
+    pub fn new(generation: u64, mode: Mode) -> JumpKey {
+        JumpKey(generation << 16 | u64::from(mode.0 & 0xffff))
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Jump {
     ip: u64,
-    generation: u64,
-    mode: Mode,
+    key: JumpKey,
     block: BlockId,
 }
 
@@ -118,17 +132,19 @@ pub struct BlockCache<B: Backend> {
     by_place: HashMap<(GuestPhys, Mode), BlockId, rustc_hash::FxBuildHasher>,
     /// The blocks that start in each physical page, with the bytes they cover.
     by_page: HashMap<u64, Vec<(GuestPhys, Mode, u16)>, rustc_hash::FxBuildHasher>,
-    jumps: Box<[Jump]>,
+    jumps: Box<[Jump; JUMPS]>,
 }
 
 impl<B: Backend> Default for BlockCache<B> {
     fn default() -> Self {
-        let none = Jump { ip: 0, generation: u64::MAX, mode: Mode(0), block: BlockId(0) };
+        let none = Jump { ip: 0, key: JumpKey::NONE, block: BlockId(0) };
+        let jumps: Box<[Jump]> = vec![none; JUMPS].into_boxed_slice();
+        let Ok(jumps) = jumps.try_into() else { unreachable!("made with JUMPS entries") };
         BlockCache {
             blocks: Vec::new(),
             by_place: HashMap::default(),
             by_page: HashMap::default(),
-            jumps: vec![none; JUMPS].into_boxed_slice(),
+            jumps,
         }
     }
 }
@@ -139,16 +155,14 @@ impl<B: Backend> BlockCache<B> {
         (ip ^ ip >> 14) as usize & (JUMPS - 1)
     }
 
-    /// The block that began at linear address `ip` when the executable mappings were those of
-    /// `generation`.
+    /// The block that was last remembered for linear address `ip` under `key`.
     #[inline(always)]
-    pub fn by_jump(&self, ip: u64, mode: Mode, generation: u64) -> Option<&Block<B>> {
+    pub fn by_jump(&self, ip: u64, key: JumpKey) -> Option<&Block<B>> {
         let jump = &self.jumps[Self::slot(ip)];
-        if jump.ip == ip && jump.generation == generation && jump.mode == mode {
-            self.blocks.get(jump.block.0 as usize).filter(|b| !b.ops.is_empty())
-        } else {
-            None
+        if jump.ip != ip || jump.key != key {
+            return None;
         }
+        self.blocks.get(jump.block.0 as usize).filter(|b| !b.ops.is_empty())
     }
 
     /// The block at a physical address.
@@ -162,8 +176,8 @@ impl<B: Backend> BlockCache<B> {
     }
 
     /// Remembers that linear address `ip` leads to `block`.
-    pub fn remember(&mut self, ip: u64, mode: Mode, generation: u64, block: BlockId) {
-        self.jumps[Self::slot(ip)] = Jump { ip, generation, mode, block };
+    pub fn remember(&mut self, ip: u64, key: JumpKey, block: BlockId) {
+        self.jumps[Self::slot(ip)] = Jump { ip, key, block };
     }
 
     /// Whether the next block would exceed the cache's bound: [`BlockCache::clear`] it first.
@@ -209,8 +223,8 @@ impl<B: Backend> BlockCache<B> {
         self.blocks.clear();
         self.by_place.clear();
         self.by_page.clear();
-        for jump in &mut self.jumps {
-            jump.generation = u64::MAX;
+        for jump in self.jumps.iter_mut() {
+            jump.key = JumpKey::NONE;
         }
     }
 }

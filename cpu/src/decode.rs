@@ -263,3 +263,47 @@ fn operand_size(i: &Instruction, mode: Mode) -> Width {
         _ => Width::W32,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::Core;
+
+    fn first(bytes: &[u8]) -> Op<Core> {
+        let Decoded::Block(block) = decode(bytes, Mode::CODE64, &CpuModel::default(), 1) else {
+            panic!("{bytes:02x?} is a whole instruction");
+        };
+        block.ops.into_vec().remove(0)
+    }
+
+    #[test]
+    fn byte_registers_have_the_numbers_of_their_full_registers() {
+        // MOV r/m8, r8: from AL to AH (no REX), SPL, DIL, R8L and R15L.
+        let cases: [(&[u8], u8); 5] = [
+            (&[0x88, 0xc4], 16),
+            (&[0x40, 0x88, 0xc4], 4),
+            (&[0x40, 0x88, 0xc7], 7),
+            (&[0x41, 0x88, 0xc0], 8),
+            (&[0x41, 0x88, 0xc7], 15),
+        ];
+        for (bytes, number) in cases {
+            assert_eq!(first(bytes).insn.reg[0], number, "{bytes:02x?}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_does_not_turn_a_bit_scan_into_what_no_model_has() {
+        for opcode in [0xbc, 0xbd] {
+            let code = Code::try_from(usize::from(first(&[0xf3, 0x0f, opcode, 0xc1]).insn.code));
+            assert!(matches!(code, Ok(Code::Bsf_r32_rm32 | Code::Bsr_r32_rm32)), "{code:?}");
+        }
+    }
+
+    #[test]
+    fn an_instruction_that_is_cut_short_needs_more() {
+        for bytes in [&[0x48][..], &[0x0f, 0xba], &[0xe8, 0, 0, 0], &[0x66; 14]] {
+            let cut = decode::<Core>(bytes, Mode::CODE64, &CpuModel::default(), 1);
+            assert!(matches!(cut, Decoded::NeedsMore), "{bytes:02x?}");
+        }
+    }
+}

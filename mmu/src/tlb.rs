@@ -223,6 +223,9 @@ pub struct Tlb {
     entries: Box<[TlbEntry; SLOTS]>,
     /// The first slot of the current context.
     base: usize,
+    /// The table of [`Tlb::current_entry`], and its first slot in the current context.
+    index: MmuIndex,
+    table: usize,
     shadows: Box<[Shadow]>,
     /// The first slot in use of each bucket of physical pages.
     buckets: Box<[Slot; BUCKETS]>,
@@ -257,6 +260,8 @@ impl Tlb {
         Self {
             entries,
             base: 0,
+            index: MmuIndex::Supervisor,
+            table: 0,
             shadows: vec![Shadow::EMPTY; SLOTS].into(),
             buckets: Box::new([NONE; BUCKETS]),
             contexts,
@@ -270,6 +275,25 @@ impl Tlb {
     #[inline(always)]
     pub fn entry(&self, index: MmuIndex, linear: Linear) -> &TlbEntry {
         &self.entries[self.slot(index, linear)]
+    }
+
+    /// The table that [`Tlb::current_entry`] looks in: that of the current privilege.
+    pub fn set_index(&mut self, index: MmuIndex) {
+        self.index = index;
+        self.table = self.base | (index as usize * TLB_ENTRIES);
+    }
+
+    /// The table last chosen by [`Tlb::set_index`].
+    #[inline(always)]
+    pub fn index(&self) -> MmuIndex {
+        self.index
+    }
+
+    /// The entry where `linear` belongs, in the current context, for the current privilege.
+    #[inline(always)]
+    pub fn current_entry(&self, linear: Linear) -> &TlbEntry {
+        let in_table = linear.page_number() as usize & (TLB_ENTRIES - 1);
+        &self.entries[(self.table | in_table) & (SLOTS - 1)]
     }
 
     /// The first entry of the current context, for generated code: the table of an index starts
@@ -310,6 +334,7 @@ impl Tlb {
         self.contexts[self.current()].last_used = self.switches;
         let context = self.find(pcid).unwrap_or_else(|| self.recycle(pcid));
         self.base = context * CONTEXT_ENTRIES;
+        self.set_index(self.index);
         self.generation = self.contexts[context].generation;
     }
 

@@ -157,7 +157,10 @@ impl Backend for Core {
         let at = self.linear(seg, ea, w.bytes(), false)?;
         match self.host_read(at, w.bytes()) {
             Some(host) => Ok(Core::read_host(host, w)),
-            None => self.load_slow(w, seg, at),
+            None => {
+                self.load_slow(w, seg, at)?;
+                Ok(self.slow_value)
+            }
         }
     }
 

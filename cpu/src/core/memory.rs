@@ -34,8 +34,6 @@ pub struct Softmmu {
     pub code: CodePages,
     /// How paging is set up, kept in step with CR0, CR4 and EFER by [`Core::mode_changed`].
     pub paging: PagingMode,
-    /// The table that the current privilege uses.
-    pub(super) index: MmuIndex,
     /// Stores that hit code pages and have not yet been seen by the block cache.
     pub(super) stale: Vec<(GuestPhys, u64)>,
 }
@@ -48,14 +46,13 @@ impl Softmmu {
             map,
             code: CodePages::new(),
             paging: PagingMode::default(),
-            index: MmuIndex::Supervisor,
             stale: Vec::new(),
         }
     }
 
     #[inline(always)]
     fn entry(&self, linear: Linear) -> &TlbEntry {
-        self.tlb.entry(self.index, linear)
+        self.tlb.current_entry(linear)
     }
 }
 
@@ -114,7 +111,7 @@ impl Core {
     #[inline(always)]
     fn index_of(&self, by: By) -> MmuIndex {
         match by {
-            By::Current => self.mem.index,
+            By::Current => self.mem.tlb.index(),
             By::System => MmuIndex::Supervisor,
             By::Level(3) => MmuIndex::User,
             By::Level(_) if self.vcpu.eflags & rflags::AC != 0 => MmuIndex::SupervisorNoSmap,
@@ -131,11 +128,17 @@ impl Core {
         size: u64,
         write: bool,
     ) -> Result<Linear, Exit> {
-        if seg.is_flat() { Ok(Linear(ea)) } else { self.segmented(seg, ea, size, write) }
+        if seg.is_flat() {
+            return Ok(Linear(ea));
+        }
+        self.segmented(seg, ea, size, write)?;
+        Ok(Linear(self.slow_value))
     }
 
-    /// Segment type and limit checks (SDM vol. 3, 5.3 and 5.4.1), then the base is added.
-    fn segmented(&mut self, seg: Seg, ea: u64, size: u64, write: bool) -> Result<Linear, Exit> {
+    /// Segment type and limit checks (SDM vol. 3, 5.3 and 5.4.1), then the base is added: the
+    /// linear address goes to [`Core::slow_value`].
+    #[inline(never)]
+    fn segmented(&mut self, seg: Seg, ea: u64, size: u64, write: bool) -> Result<(), Exit> {
         let s = &self.vcpu.segs[seg.index()];
         if self.vcpu.code64() {
             let linear = Linear(ea.wrapping_add(s.base));
@@ -154,11 +157,12 @@ impl Core {
 
     /// The alignment check (SDM vol. 3, 6.15, #AC). While it can strike, no segment is flat.
     #[inline]
-    fn aligned(&mut self, at: Linear, size: u64) -> Result<Linear, Exit> {
+    fn aligned(&mut self, at: Linear, size: u64) -> Result<(), Exit> {
         if self.alignment_checked() && at.0 & (size.next_power_of_two() - 1) != 0 {
             return Err(self.raise(Exception::code(vector::AC, 0, "operand is not aligned")));
         }
-        Ok(at)
+        self.slow_value = at.0;
+        Ok(())
     }
 
     /// The host address of a RAM operand that may be read, for wide accesses.
@@ -300,9 +304,10 @@ impl Core {
 
     #[cold]
     #[inline(never)]
-    pub(super) fn load_slow(&mut self, w: Width, seg: Seg, at: Linear) -> Result<u64, Exit> {
+    pub(super) fn load_slow(&mut self, w: Width, seg: Seg, at: Linear) -> Result<(), Exit> {
         self.canonical(seg, at, w.bytes())?;
-        self.read_slow(at, w, By::Current)
+        self.slow_value = self.read_slow(at, w, By::Current)?;
+        Ok(())
     }
 
     #[cold]

@@ -49,6 +49,9 @@ pub struct Core {
     pub exception: Option<Exception>,
     /// The last exceptions delivered, and the control transfers before them.
     pub trail: Trail,
+    /// What a slow path has come to, beside its `Result<(), Exit>`: a result of one byte keeps the
+    /// fast paths around the call free of a stack frame.
+    slow_value: u64,
     /// Position in the run: see [`Progress`].
     pub(crate) progress: Progress,
     /// The exceptions behind the last delivery that did not go through at once.
@@ -89,6 +92,7 @@ impl Core {
             exception: None,
             trail: Trail::default(),
             delivery: Delivery::default(),
+            slow_value: 0,
             progress: Progress::default(),
             mode: Mode::default(),
         };

@@ -12,11 +12,12 @@ impl Core {
     /// paging have changed.
     pub fn mode_changed(&mut self) {
         self.mode = decode_mode(&self.vcpu, self.alignment_checked());
-        self.mem.index = match self.vcpu.cpl {
+        let index = match self.vcpu.cpl {
             3 => MmuIndex::User,
             _ if self.vcpu.eflags & rflags::AC != 0 => MmuIndex::SupervisorNoSmap,
             _ => MmuIndex::Supervisor,
         };
+        self.mem.tlb.set_index(index);
         let paging = self.paging_mode();
         if paging != self.mem.paging {
             self.mem.paging = paging;

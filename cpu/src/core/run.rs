@@ -3,7 +3,7 @@
 use brolga_mmu::{AccessKind, GuestPhys, Linear, PAGE_SIZE, Width};
 
 use super::{By, Core, Exit, Mode};
-use crate::block::{Block, BlockCache};
+use crate::block::{Block, BlockCache, JumpKey};
 use crate::decode::{Decoded, MAX_INSN_BYTES, decode};
 use crate::exception::Exception;
 use crate::system::{debug, interrupt};
@@ -75,8 +75,7 @@ impl Interpreter {
         loop {
             let ip = core.vcpu.regs[RIP as usize];
             let at = core.code_address(ip);
-            let generation = core.mem.tlb.generation();
-            let Some(block) = self.blocks.by_jump(at.0, core.mode, generation) else { break };
+            let Some(block) = self.blocks.by_jump(at.0, core.jump_key()) else { break };
             let left = core.progress.slice_end.saturating_sub(core.progress.retired);
             if (block.ops.len() as u64) > left || !core.inside_limit(ip, block.bytes) {
                 break;
@@ -113,11 +112,11 @@ impl Interpreter {
         core.progress.at = 0;
         core.progress.cur = 0;
         let phys = core.fetch_address(ip, at)?;
-        let (mode, generation) = (core.mode, core.mem.tlb.generation());
+        let (mode, key) = (core.mode, core.jump_key());
         if let Some(id) = self.blocks.by_place(phys, mode)
             && core.inside_limit(ip, self.blocks.get(id).bytes)
         {
-            self.blocks.remember(at.0, mode, generation, id);
+            self.blocks.remember(at.0, key, id);
             return Ok(Found::Cached(id));
         }
         let mut code = [0; PAGE_SIZE as usize];
@@ -140,7 +139,7 @@ impl Interpreter {
             core.mem.tlb.drop_write(phys);
         }
         let id = self.blocks.insert(phys, mode, block);
-        self.blocks.remember(at.0, mode, core.mem.tlb.generation(), id);
+        self.blocks.remember(at.0, core.jump_key(), id);
         Ok(Found::Cached(id))
     }
 
@@ -187,6 +186,11 @@ enum Found {
 }
 
 impl Core {
+    #[inline(always)]
+    fn jump_key(&self) -> JumpKey {
+        JumpKey::new(self.mem.tlb.generation(), self.mode)
+    }
+
     /// Whether anything must be looked at before the next instruction.
     #[inline(always)]
     fn has_event(&self) -> bool {
@@ -277,8 +281,26 @@ impl Core {
                 break;
             }
         }
-        self.leave(block, at, cur, Ok(()));
-        !block.checks && self.progress.end == len
+        if cur != len || self.progress.end != len {
+            self.leave(block, at, cur, Ok(()));
+            return false;
+        }
+        self.finish(block, at);
+        !block.checks
+    }
+
+    /// Brings the counts and RIP up to date after a whole block.
+    #[inline(always)]
+    fn finish(&mut self, block: &Block<Core>, at: Linear) {
+        self.progress.retired += block.ops.len() as u64;
+        self.progress.cur = 0;
+        if block.jumps {
+            let from = at.0.wrapping_add(u64::from(block.last));
+            let to = self.code_address(self.vcpu.regs[RIP as usize]).0;
+            self.trail.record(from, to, self.progress.retired);
+        } else {
+            self.advance_ip(block.bytes);
+        }
     }
 
     /// Executes a block that begins at `at`, or the part of it that the slice allows.
@@ -309,18 +331,16 @@ impl Core {
     }
 
     /// Brings the counts and RIP up to date after the first `done` instructions of a block.
-    #[inline(always)]
+    #[cold]
+    #[inline(never)]
     fn leave(&mut self, block: &Block<Core>, at: Linear, done: u32, outcome: Result<(), Exit>) {
-        self.progress.retired += u64::from(done);
-        self.progress.cur = 0;
-        let finished = done as usize == block.ops.len();
-        if finished && block.jumps {
-            let from = at.0.wrapping_add(u64::from(block.last));
-            let to = self.vcpu.regs[RIP as usize];
-            self.trail.record(from, to, self.progress.retired);
-        } else {
-            let offset = if finished { block.bytes } else { block.ops[done as usize].insn.at };
-            self.advance_ip(offset);
+        match block.ops.get(done as usize) {
+            None => self.finish(block, at),
+            Some(op) => {
+                self.progress.retired += u64::from(done);
+                self.progress.cur = 0;
+                self.advance_ip(op.insn.at);
+            }
         }
         if outcome == Err(Exit::Fault) {
             self.deliver_fault();
