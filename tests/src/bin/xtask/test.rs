@@ -25,7 +25,7 @@ enum Kind {
     Tests,
 }
 
-const STEPS: [Step; 6] = [
+const STEPS: [Step; 7] = [
     Step {
         name: "release build",
         arguments: &["build", "--release", "--package=brolga-machine"],
@@ -41,6 +41,17 @@ const STEPS: [Step; 6] = [
     Step {
         name: "unit tests",
         arguments: &["test", "--workspace", "--exclude=brolga-tests", "--no-fail-fast"],
+        kind: Kind::Tests,
+    },
+    Step {
+        name: "portable twins",
+        arguments: &[
+            "test",
+            "--package=brolga-cpu",
+            "--package=brolga-mmu",
+            "--features=brolga-cpu/portable,brolga-mmu/portable",
+            "--no-fail-fast",
+        ],
         kind: Kind::Tests,
     },
     Step {
