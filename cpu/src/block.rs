@@ -80,8 +80,7 @@ pub struct Op<B: Backend> {
     pub insn: Insn,
 }
 
-/// A straight run of instructions inside one page (a single instruction may cross into the next:
-/// such a block is never cached).
+/// A straight run of instructions inside one page, or a single one that crosses into the next.
 pub struct Block<B: Backend> {
     /// The instructions; none once the block has been invalidated.
     pub ops: Box<[Op<B>]>,
@@ -100,7 +99,7 @@ pub struct Block<B: Backend> {
 pub struct BlockId(u32);
 
 /// What a [`Jump`] holds under, besides the address: the executable mappings and the mode.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct JumpKey(u64);
 
 impl JumpKey {
@@ -125,13 +124,25 @@ const JUMPS: usize = 1 << 14;
 /// Blocks kept before the cache starts afresh: about 400 bytes each.
 const MAX_BLOCKS: usize = 1 << 18;
 
+/// Bytes of one physical page that a block was decoded from.
+#[derive(Clone, Copy)]
+struct Piece {
+    at: GuestPhys,
+    len: u64,
+    mode: Mode,
+    block: BlockId,
+}
+
 /// The blocks of one vCPU.
 pub struct BlockCache<B: Backend> {
     /// Never reused before [`BlockCache::clear`]: stale jumps find an invalidated block empty.
     blocks: Vec<Block<B>>,
     by_place: HashMap<(GuestPhys, Mode), BlockId, rustc_hash::FxBuildHasher>,
-    /// The blocks that start in each physical page, with the bytes they cover.
-    by_page: HashMap<u64, Vec<(GuestPhys, Mode, u16)>, rustc_hash::FxBuildHasher>,
+    /// Single instructions that cross a page, by linear address: their two pages belong together
+    /// only as long as the mappings of their key hold.
+    crossing: HashMap<(u64, JumpKey), BlockId, rustc_hash::FxBuildHasher>,
+    /// What lies in each physical page.
+    by_page: HashMap<u64, Vec<Piece>, rustc_hash::FxBuildHasher>,
     jumps: Box<[Jump; JUMPS]>,
 }
 
@@ -143,6 +154,7 @@ impl<B: Backend> Default for BlockCache<B> {
         BlockCache {
             blocks: Vec::new(),
             by_place: HashMap::default(),
+            crossing: HashMap::default(),
             by_page: HashMap::default(),
             jumps,
         }
@@ -185,13 +197,46 @@ impl<B: Backend> BlockCache<B> {
         self.blocks.len() >= MAX_BLOCKS
     }
 
-    /// Adds a block that begins at `at`.
+    /// Adds a block that begins at `at` and lies in one page.
     pub fn insert(&mut self, at: GuestPhys, mode: Mode, block: Block<B>) -> BlockId {
-        let id = BlockId(self.blocks.len() as u32);
-        self.by_page.entry(at.page_number()).or_default().push((at, mode, block.bytes));
+        let len = u64::from(block.bytes);
+        let id = self.push(block);
         self.by_place.insert((at, mode), id);
-        self.blocks.push(block);
+        self.add_piece(Piece { at, len, mode, block: id });
         id
+    }
+
+    /// The instruction at linear address `ip` that crosses into another page.
+    pub fn crossing(&self, ip: u64, key: JumpKey) -> Option<BlockId> {
+        let id = *self.crossing.get(&(ip, key))?;
+        (!self.get(id).ops.is_empty()).then_some(id)
+    }
+
+    /// Adds an instruction that crosses into another page, by the `(address, length)` of both
+    /// its parts.
+    pub fn insert_crossing(
+        &mut self,
+        ip: u64,
+        key: JumpKey,
+        mode: Mode,
+        parts: [(GuestPhys, u64); 2],
+        block: Block<B>,
+    ) -> BlockId {
+        let id = self.push(block);
+        self.crossing.insert((ip, key), id);
+        for (at, len) in parts {
+            self.add_piece(Piece { at, len, mode, block: id });
+        }
+        id
+    }
+
+    fn push(&mut self, block: Block<B>) -> BlockId {
+        self.blocks.push(block);
+        BlockId(self.blocks.len() as u32 - 1)
+    }
+
+    fn add_piece(&mut self, piece: Piece) {
+        self.by_page.entry(piece.at.page_number()).or_default().push(piece);
     }
 
     /// Drops the blocks that cover any of `len` bytes at `at` (within one page), and returns
@@ -199,10 +244,13 @@ impl<B: Backend> BlockCache<B> {
     pub fn invalidate(&mut self, at: GuestPhys, len: u64) -> bool {
         let Some(page) = self.by_page.get_mut(&at.page_number()) else { return false };
         let (by_place, blocks) = (&mut self.by_place, &mut self.blocks);
-        page.retain(|&(start, mode, bytes)| {
-            let hit = start.0 < at.0 + len && at.0 < start.0 + u64::from(bytes);
-            if hit && let Some(id) = by_place.remove(&(start, mode)) {
-                blocks[id.0 as usize].ops = Box::default();
+        page.retain(|piece| {
+            let hit = piece.at.0 < at.0 + len && at.0 < piece.at.0 + piece.len;
+            if hit {
+                blocks[piece.block.0 as usize].ops = Box::default();
+                if by_place.get(&(piece.at, piece.mode)) == Some(&piece.block) {
+                    by_place.remove(&(piece.at, piece.mode));
+                }
             }
             !hit
         });
@@ -215,13 +263,14 @@ impl<B: Backend> BlockCache<B> {
 
     /// What remains of a page's blocks, to be marked as code again.
     pub fn in_page(&self, page: u64) -> impl Iterator<Item = (GuestPhys, u64)> + '_ {
-        self.by_page.get(&page).into_iter().flatten().map(|&(at, _, len)| (at, u64::from(len)))
+        self.by_page.get(&page).into_iter().flatten().map(|piece| (piece.at, piece.len))
     }
 
     /// Drops everything.
     pub fn clear(&mut self) {
         self.blocks.clear();
         self.by_place.clear();
+        self.crossing.clear();
         self.by_page.clear();
         for jump in self.jumps.iter_mut() {
             jump.key = JumpKey::NONE;

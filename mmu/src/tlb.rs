@@ -296,6 +296,15 @@ impl Tlb {
         &self.entries[(self.table | in_table) & (SLOTS - 1)]
     }
 
+    /// Where the instruction at `linear` is in guest memory, if the current privilege has fetched
+    /// from its page and the entry is still there.
+    pub fn fetched_from(&self, linear: Linear) -> Option<GuestPhys> {
+        let slot = self.slot(self.index, linear);
+        let page = self.shadows[slot].phys_page << PAGE_BITS;
+        TlbEntry::hit(self.entries[slot].exec, linear, 1)
+            .then(|| GuestPhys(page | linear.page_offset()))
+    }
+
     /// The first entry of the current context, for generated code: the table of an index starts
     /// `index * TLB_ENTRIES` entries on. [`Tlb::switch`] moves it.
     pub fn current_tables(&self) -> *const TlbEntry {

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 const ALLOWED: &str = include_str!("../data/dmesg-allowed.txt");
 
 /// Words of a kernel that is not content. Lower case: lines are compared so.
-const COMPLAINTS: [&str; 17] = [
+const COMPLAINTS: [&str; 19] = [
     "warning",
     "bug",
     "call trace",
@@ -24,6 +24,8 @@ const COMPLAINTS: [&str; 17] = [
     "broken",
     "invalid",
     "unhandled",
+    "skipping",
+    "blank",
 ];
 
 /// The most severe level that is not a complaint by itself: KERN_WARNING. Errors (3) and worse

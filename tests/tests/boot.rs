@@ -110,7 +110,8 @@ fn pipes(shell: &mut Shell, _: Flavour) -> Result<()> {
 
 /// A job that says when it is continued. The shell names a job before it hands the terminal to
 /// it; a key typed between the two would not reach the job.
-const JOB: &str = r#"trap 'n=$((n+1)); echo resumed $n' CONT; while sleep 0.1; do :; done"#;
+const JOB: &str =
+    r"trap 'n=$((n+1)); echo resumed $n | tee -a /tmp/log' CONT; while sleep 0.1; do :; done";
 
 fn controls_jobs(shell: &mut Shell, _: Flavour) -> Result<()> {
     shell.run(&format!("echo \"{}\" > /tmp/crane", JOB.replace('$', r"\$")))?;
@@ -125,7 +126,8 @@ fn controls_jobs(shell: &mut Shell, _: Flavour) -> Result<()> {
     shell.session().expect("resumed 1", COMMAND_LIMIT)?;
     shell.run_keys(CTRL_Z)?;
     job_is(shell, "Stopped")?;
-    shell.run("bg")?;
+    // Two signals in a row would be one.
+    shell.run("bg; until grep -q 'resumed 2' /tmp/log; do sleep 0.1; done")?;
     job_is(shell, "Running")?;
     shell.session().send("fg\n")?;
     shell.session().expect("resumed 3", COMMAND_LIMIT)?;
@@ -184,7 +186,10 @@ fn sleeps_five_seconds(shell: &mut Shell, _: Flavour) -> Result<()> {
     Ok(())
 }
 
-fn idles_cheaply(shell: &mut Shell, _: Flavour) -> Result<()> {
+fn idles_cheaply(shell: &mut Shell, flavour: Flavour) -> Result<()> {
+    // Debian builds its i386 kernels with CONFIG_HZ_PERIODIC: an idle one still takes 250 timer
+    // interrupts a second, each of which finds the host's caches cold. (QEMU's TCG: 4.2 %.)
+    let limit = if flavour.machine == AMD64.machine { 3.0 } else { 8.0 };
     let id = shell.session().process_id()?;
     let before = process::cpu_time(id)?;
     let started = Instant::now();
@@ -192,7 +197,7 @@ fn idles_cheaply(shell: &mut Shell, _: Flavour) -> Result<()> {
     let used = process::cpu_time(id)?.saturating_sub(before);
     let share = 100.0 * used.as_secs_f64() / started.elapsed().as_secs_f64();
     eprintln!("an idle guest takes {share:.1} % of a host core");
-    ensure!(share < 3.0, "an idle guest takes {share:.1} % of a host core");
+    ensure!(share < limit, "an idle guest takes {share:.1} % of a host core");
     Ok(())
 }
 

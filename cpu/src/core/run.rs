@@ -9,6 +9,9 @@ use crate::exception::Exception;
 use crate::system::{debug, interrupt};
 use crate::vcpu::{Activity, RIP, SegReg, Shadow, rflags};
 
+/// Bytes that are looked at to decode a block.
+const LONGEST_BLOCK: usize = 256;
+
 /// Why [`Interpreter::run`] returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
@@ -119,28 +122,65 @@ impl Interpreter {
             self.blocks.remember(at.0, key, id);
             return Ok(Found::Cached(id));
         }
-        let mut code = [0; PAGE_SIZE as usize];
-        let code = &mut code[..(PAGE_SIZE - phys.page_offset()) as usize];
+        let mut code = [0; LONGEST_BLOCK];
+        let left_in_page = (PAGE_SIZE - phys.page_offset()) as usize;
+        let code = &mut code[..left_in_page.min(LONGEST_BLOCK)];
         let in_memory = core.mem.map.read_slice(phys, code).is_ok();
         let decoded = if in_memory && core.inside_limit(ip, u16::MAX) {
             decode::<Core>(code, mode, &core.model, usize::MAX)
         } else {
             Decoded::NeedsMore
         };
-        let Decoded::Block(block) = decoded else {
-            return core.fetch_one(ip).map(Found::Once);
-        };
-        if self.blocks.is_full() {
-            self.blocks.clear();
-            core.mem.code.clear();
-            core.mem.tlb.flush_all();
-        }
+        let Decoded::Block(block) = decoded else { return self.find_crossing(ip, at, phys) };
+        self.make_room();
+        let core = &mut self.core;
         if core.mem.code.mark(phys, u64::from(block.bytes)) {
             core.mem.tlb.drop_write(phys);
         }
         let id = self.blocks.insert(phys, mode, block);
         self.blocks.remember(at.0, core.jump_key(), id);
         Ok(Found::Cached(id))
+    }
+
+    /// Finds or decodes the one instruction at `ip`, of which no block can be made: it crosses a
+    /// page (then it is kept) or the segment's end, or does not lie in memory.
+    fn find_crossing(&mut self, ip: u64, at: Linear, phys: GuestPhys) -> Result<Found, Exit> {
+        let key = self.core.jump_key();
+        if let Some(id) = self.blocks.crossing(at.0, key)
+            && self.core.inside_limit(ip, self.blocks.get(id).bytes)
+        {
+            self.blocks.remember(at.0, key, id);
+            return Ok(Found::Cached(id));
+        }
+        let block = self.core.fetch_one(ip)?;
+        let first = PAGE_SIZE - phys.page_offset();
+        let bytes = u64::from(block.bytes);
+        let other = Linear(at.0.wrapping_add(first));
+        let Some(second) = self.core.mem.tlb.fetched_from(other).filter(|_| first < bytes) else {
+            return Ok(Found::Once(block));
+        };
+        self.make_room();
+        let core = &mut self.core;
+        let parts = [(phys, first), (second, bytes - first)];
+        for (at, len) in parts {
+            if core.mem.code.mark(at, len) {
+                core.mem.tlb.drop_write(at);
+            }
+        }
+        // Entering the second page may have changed the mappings' generation.
+        let key = core.jump_key();
+        let id = self.blocks.insert_crossing(at.0, key, core.mode, parts, block);
+        self.blocks.remember(at.0, key, id);
+        Ok(Found::Cached(id))
+    }
+
+    /// Starts the block cache afresh if it has reached its bound.
+    fn make_room(&mut self) {
+        if self.blocks.is_full() {
+            self.blocks.clear();
+            self.core.mem.code.clear();
+            self.core.mem.tlb.flush_all();
+        }
     }
 
     /// Drops the blocks whose bytes have been overwritten.
@@ -181,7 +221,7 @@ enum Events {
 
 enum Found {
     Cached(crate::block::BlockId),
-    /// Not to be kept: it crosses a page or does not lie in memory.
+    /// Not to be kept: it crosses the segment's end or does not lie in memory.
     Once(Block<Core>),
 }
 
@@ -375,7 +415,10 @@ impl Core {
         if self.mode.has(Mode::CODE64) && !super::is_canonical(at.0) {
             return Err(self.raise(Exception::gp("fetch from an address that is not canonical")));
         }
-        self.translate(at, AccessKind::Execute, By::Current)
+        match self.mem.tlb.fetched_from(at) {
+            Some(phys) => Ok(phys),
+            None => self.translate(at, AccessKind::Execute, By::Current),
+        }
     }
 
     /// Fetches and decodes the one instruction at `ip`: it crosses a page or the segment's end, or
