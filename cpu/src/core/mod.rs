@@ -5,6 +5,8 @@ mod backend;
 mod memory;
 mod modes;
 mod run;
+#[cfg(test)]
+mod tests;
 mod trail;
 mod vector;
 

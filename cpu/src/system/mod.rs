@@ -18,7 +18,7 @@ pub mod syscall;
 pub mod tables;
 pub mod task;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 

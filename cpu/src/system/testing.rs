@@ -10,26 +10,26 @@ use crate::core::{Core, Interpreter, Stop};
 use crate::cpuid::CpuModel;
 use crate::vcpu::{RIP, SegReg, Segment, TableReg, attr, cr0, cr4, efer, gpr};
 
-pub(super) const GDT: u64 = 0x1000;
-pub(super) const IDT: u64 = 0x2000;
-pub(super) const TSS: u64 = 0x3000;
-pub(super) const TSS2: u64 = 0x3800;
-pub(super) const CODE: u64 = 0x8000;
-pub(super) const STACK: u64 = 0x7000;
-pub(super) const STACK3: u64 = 0x6000;
+pub(crate) const GDT: u64 = 0x1000;
+pub(crate) const IDT: u64 = 0x2000;
+pub(crate) const TSS: u64 = 0x3000;
+pub(crate) const TSS2: u64 = 0x3800;
+pub(crate) const CODE: u64 = 0x8000;
+pub(crate) const STACK: u64 = 0x7000;
+pub(crate) const STACK3: u64 = 0x6000;
 /// Where gates and tasks of the tests lead: an endless loop, like every handler.
-pub(super) const ENTRY: u64 = 0x9000;
+pub(crate) const ENTRY: u64 = 0x9000;
 /// Where the handler of vector 0 lies; each has 16 bytes.
-pub(super) const HANDLERS: u64 = 0x1_0000;
+pub(crate) const HANDLERS: u64 = 0x1_0000;
 const TABLES: u64 = 0x10_0000;
 
-pub(super) const CODE0: u16 = 0x08;
-pub(super) const DATA0: u16 = 0x10;
-pub(super) const CODE3: u16 = 0x1b;
-pub(super) const DATA3: u16 = 0x23;
-pub(super) const TASK: u16 = 0x28;
+pub(crate) const CODE0: u16 = 0x08;
+pub(crate) const DATA0: u16 = 0x10;
+pub(crate) const CODE3: u16 = 0x1b;
+pub(crate) const DATA3: u16 = 0x23;
+pub(crate) const TASK: u16 = 0x28;
 /// The first free GDT slot (TR takes two in IA-32e mode).
-pub(super) const FREE: u16 = 0x38;
+pub(crate) const FREE: u16 = 0x38;
 
 const DATA_RIGHTS: u32 = attr::P | attr::S | attr::RW | attr::ACCESSED | attr::DB | attr::G;
 const CODE_RIGHTS: u32 = DATA_RIGHTS | attr::CODE;
@@ -73,7 +73,7 @@ impl Bus for TestBus {
 }
 
 /// A descriptor with the fields of a [`Segment`]; `limit` in units of its granularity.
-pub(super) fn descriptor(base: u64, limit: u64, rights: u32) -> u64 {
+pub(crate) fn descriptor(base: u64, limit: u64, rights: u32) -> u64 {
     limit & 0xffff
         | (base & 0xff_ffff) << 16
         | u64::from(rights) << 40
@@ -82,23 +82,23 @@ pub(super) fn descriptor(base: u64, limit: u64, rights: u32) -> u64 {
 }
 
 /// A gate of type `kind`.
-pub(super) fn gate(selector: u16, offset: u64, kind: u32, dpl: u32, count: u64) -> u64 {
+pub(crate) fn gate(selector: u16, offset: u64, kind: u32, dpl: u32, count: u64) -> u64 {
     let rights = u64::from(attr::P | dpl << 5 | kind);
     offset & 0xffff | u64::from(selector) << 16 | count << 32 | rights << 40 | (offset >> 16) << 48
 }
 
 /// The vCPU under test.
-pub(super) struct Bench {
+pub(crate) struct Bench {
     engine: Interpreter,
 }
 
 impl Bench {
     /// Real-address mode, code at [`CODE`], stack below [`STACK`].
-    pub(super) fn real() -> Bench {
+    pub(crate) fn real() -> Bench {
         Bench::with_model("max")
     }
 
-    pub(super) fn with_model(model: &str) -> Bench {
+    pub(crate) fn with_model(model: &str) -> Bench {
         let mut map = PhysMap::new(Ram::new(4 << 20).expect("RAM"));
         map.add_ram(GuestPhys(0), 4 << 20).expect("RAM fits");
         map.set_a20(true);
@@ -123,7 +123,7 @@ impl Bench {
 
     /// Flat 32-bit protected mode at CPL 0, with a GDT, a 32-bit TSS and an IDT whose handlers
     /// are interrupt gates to [`Bench::handler`].
-    pub(super) fn protected() -> Bench {
+    pub(crate) fn protected() -> Bench {
         let mut bench = Bench::real();
         bench.segments(0);
         for vector in 0..=255 {
@@ -141,7 +141,7 @@ impl Bench {
     }
 
     /// 64-bit mode at CPL 0, identity-mapped, as [`Bench::protected`] otherwise.
-    pub(super) fn long() -> Bench {
+    pub(crate) fn long() -> Bench {
         let mut bench = Bench::real();
         bench.segments(attr::L);
         for vector in 0..=255 {
@@ -186,7 +186,7 @@ impl Bench {
     }
 
     /// Continues at CPL 3 with the stack at [`STACK3`].
-    pub(super) fn user(mut self) -> Bench {
+    pub(crate) fn user(mut self) -> Bench {
         let v = &mut self.core().vcpu;
         v.cpl = 3;
         v.segs[SegReg::Cs as usize].selector = CODE3;
@@ -199,27 +199,27 @@ impl Bench {
         self
     }
 
-    pub(super) fn core(&mut self) -> &mut Core {
+    pub(crate) fn core(&mut self) -> &mut Core {
         &mut self.engine.core
     }
 
-    pub(super) fn set_descriptor(&mut self, selector: u16, d: u64) {
+    pub(crate) fn set_descriptor(&mut self, selector: u16, d: u64) {
         self.put(GDT + u64::from(selector & !7), 8, d);
     }
 
     /// The address of the handler of `vector`.
-    pub(super) fn handler(&self, vector: u8) -> u64 {
+    pub(crate) fn handler(&self, vector: u8) -> u64 {
         HANDLERS + u64::from(vector) * 16
     }
 
     /// Writes `len` bytes of `v` at physical address `at`.
-    pub(super) fn put(&mut self, at: u64, len: usize, v: u64) {
+    pub(crate) fn put(&mut self, at: u64, len: usize, v: u64) {
         let bytes = &v.to_le_bytes()[..len];
         self.core().mem.map.write_slice(GuestPhys(at), bytes).expect("address in RAM");
     }
 
     /// Reads `len` bytes at physical address `at`.
-    pub(super) fn get(&mut self, at: u64, len: usize) -> u64 {
+    pub(crate) fn get(&mut self, at: u64, len: usize) -> u64 {
         let mut bytes = [0; 8];
         let map = &self.core().mem.map;
         map.read_slice(GuestPhys(at), &mut bytes[..len]).expect("address in RAM");
@@ -227,12 +227,12 @@ impl Bench {
     }
 
     /// Puts `code` where execution stands.
-    pub(super) fn load(&mut self, code: &[u8]) {
+    pub(crate) fn load(&mut self, code: &[u8]) {
         self.try_load(code).expect("execution stands in RAM");
     }
 
     /// As [`Bench::load`]; `None` if execution has left RAM.
-    pub(super) fn try_load(&mut self, code: &[u8]) -> Option<()> {
+    pub(crate) fn try_load(&mut self, code: &[u8]) -> Option<()> {
         let base = self.core().vcpu.seg(SegReg::Cs).base;
         let at = GuestPhys(base.wrapping_add(self.ip()));
         self.engine.core.mem.map.write_slice(at, code).ok()?;
@@ -241,51 +241,51 @@ impl Bench {
     }
 
     /// Executes `n` instructions of `code`.
-    pub(super) fn run(&mut self, code: &[u8], n: u64) -> Stop {
+    pub(crate) fn run(&mut self, code: &[u8], n: u64) -> Stop {
         self.load(code);
         self.engine.run(n)
     }
 
     /// Executes `n` more instructions.
-    pub(super) fn go(&mut self, n: u64) -> Stop {
+    pub(crate) fn go(&mut self, n: u64) -> Stop {
         self.engine.run(n)
     }
 
     /// Executes the one instruction `code`.
-    pub(super) fn step(&mut self, code: &[u8]) {
+    pub(crate) fn step(&mut self, code: &[u8]) {
         self.run(code, 1);
     }
 
-    pub(super) fn ip(&mut self) -> u64 {
+    pub(crate) fn ip(&mut self) -> u64 {
         self.core().vcpu.regs[usize::from(RIP)]
     }
 
-    pub(super) fn reg(&mut self, r: u8) -> u64 {
+    pub(crate) fn reg(&mut self, r: u8) -> u64 {
         self.core().vcpu.regs[usize::from(r)]
     }
 
-    pub(super) fn set(&mut self, r: u8, v: u64) {
+    pub(crate) fn set(&mut self, r: u8, v: u64) {
         self.core().vcpu.regs[usize::from(r)] = v;
     }
 
-    pub(super) fn selector(&mut self, s: SegReg) -> u16 {
+    pub(crate) fn selector(&mut self, s: SegReg) -> u16 {
         self.core().vcpu.seg(s).selector
     }
 
     /// Vector and error code of the exception delivered last. Panics if there was none.
-    pub(super) fn fault(&mut self) -> (u8, Option<u32>) {
+    pub(crate) fn fault(&mut self) -> (u8, Option<u32>) {
         let link = self.core().delivery.chain.last().expect("an exception was delivered");
         (link.vector, link.error)
     }
 
     /// Whether no exception has been delivered.
-    pub(super) fn quiet(&mut self) -> bool {
+    pub(crate) fn quiet(&mut self) -> bool {
         self.core().delivery.chain.is_empty()
     }
 }
 
 /// A flat segment register.
-pub(super) fn flat(selector: u16, rights: u32) -> Segment {
+pub(crate) fn flat(selector: u16, rights: u32) -> Segment {
     let dpl = u32::from(selector & 3) << 5;
     Segment { selector, attr: rights | dpl, limit: u32::MAX, base: 0 }
 }

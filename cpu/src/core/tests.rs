@@ -1,0 +1,92 @@
+//! The run loop and the block cache: self-modifying code, and slices of any length.
+
+use crate::core::Stop;
+use crate::system::testing::{Bench, CODE};
+use crate::vcpu::{RIP, gpr};
+
+/// `mov byte [at], v`
+fn store_byte(at: u64, v: u8) -> Vec<u8> {
+    let mut code = vec![0xc6, 0x05];
+    code.extend((at as u32).to_le_bytes());
+    code.push(v);
+    code
+}
+
+#[test]
+fn a_store_to_the_next_instruction_counts_at_once() {
+    let mut b = Bench::protected();
+    let mut code = store_byte(CODE + 8, 0x42);
+    code.extend([0xb0, 0x00]); // mov al, 0
+    for _ in 0..2 {
+        b.set(RIP, CODE);
+        b.run(&code, 2);
+        assert_eq!(b.reg(gpr::RAX) as u8, 0x42);
+    }
+}
+
+#[test]
+fn code_that_crosses_a_page_is_dropped_when_its_second_page_is_written() {
+    let mut b = Bench::protected();
+    let at = 0xaffe;
+    b.set(RIP, at);
+    b.run(&[0xb8, 1, 2, 3, 4], 1); // mov eax, 0x04030201
+    assert_eq!(b.reg(gpr::RAX), 0x0403_0201);
+    b.set(RIP, CODE);
+    b.run(&store_byte(at + 3, 0x55), 1);
+    b.set(RIP, at);
+    b.go(1);
+    assert_eq!(b.reg(gpr::RAX), 0x0455_0201);
+}
+
+#[test]
+fn data_beside_code_in_its_page_drops_nothing_that_runs() {
+    let mut b = Bench::protected();
+    let mut code = store_byte(CODE + 0x800, 7);
+    code.extend([0x40, 0xeb, 0xf6]); // inc eax; jmp to the store
+    b.run(&code, 300);
+    assert_eq!(b.reg(gpr::RAX), 100);
+    assert_eq!(b.get(CODE + 0x800, 1), 7);
+}
+
+/// Loops, the stack, and a REP that slices divide at every iteration.
+const PROGRAM: [u8; 28] = [
+    0xb9, 5, 0, 0, 0, // mov ecx, 5
+    0x01, 0xc8, // add eax, ecx
+    0x50, // push eax
+    0x5b, // pop ebx
+    0x49, // dec ecx
+    0x75, 0xf9, // jnz to the add
+    0xb9, 3, 0, 0, 0, // mov ecx, 3
+    0xbf, 0, 0x50, 0, 0, // mov edi, 0x5000
+    0xf3, 0xaa, // rep stosb
+    0x90, // nop
+    0xeb, 0xe4, // jmp to the start
+    0x90,
+];
+
+fn state(b: &mut Bench) -> ([u64; 9], u64, u64) {
+    let regs = std::array::from_fn(|r| b.reg(if r == 8 { RIP } else { r as u8 }));
+    let now = b.core().now();
+    (regs, b.core().vcpu.rflags(), now)
+}
+
+#[test]
+fn slices_of_any_length_come_to_the_same_state() {
+    let reference = {
+        let mut b = Bench::protected();
+        assert_eq!(b.run(&PROGRAM, 1000), Stop::Budget);
+        state(&mut b)
+    };
+    assert_eq!(reference.2, 1000, "a slice ends after exactly its budget");
+    for slice in [1, 2, 3, 7, 64] {
+        let mut b = Bench::protected();
+        b.load(&PROGRAM);
+        let mut left = 1000;
+        while left > 0 {
+            let n = slice.min(left);
+            b.go(n);
+            left -= n;
+        }
+        assert_eq!(state(&mut b), reference, "slices of {slice}");
+    }
+}
