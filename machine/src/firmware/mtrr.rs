@@ -42,8 +42,8 @@ mod tests {
         let fixed = |register: usize, step: u64| sys.mtrr_fixed[register] >> (8 * step) & 0xff;
         match at {
             ..0x8_0000 => fixed(0, at >> 16),
-            ..0xc_0000 => fixed(1 + ((at - 0x8_0000) >> 17) as usize, at >> 14 & 7),
-            ..0x10_0000 => fixed(3 + ((at - 0xc_0000) >> 15) as usize, at >> 12 & 7),
+            0x8_0000..0xc_0000 => fixed(1 + ((at - 0x8_0000) >> 17) as usize, at >> 14 & 7),
+            0xc_0000..0x10_0000 => fixed(3 + ((at - 0xc_0000) >> 15) as usize, at >> 12 & 7),
             _ => {
                 let covers = |&&(base, mask): &&(u64, u64)| {
                     let mask_bits = mask & !0xfff;
