@@ -40,3 +40,38 @@ pub struct Lines {
     /// An NMI has been latched.
     pub nmi: bool,
 }
+
+/// A bus with no device: a vCPU with RAM and nothing else, as tests of instructions want it. Time
+/// is the number of retired instructions.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoDevices;
+
+impl Bus for NoDevices {
+    fn port_read(&mut self, _: u64, _: u16, w: Width) -> u64 {
+        w.mask()
+    }
+    fn port_write(&mut self, _: u64, _: u16, _: Width, _: u64) {}
+    fn mmio_read(&mut self, _: u64, _: GuestPhys, w: Width) -> u64 {
+        w.mask()
+    }
+    fn mmio_write(&mut self, _: u64, _: GuestPhys, _: Width, _: u64) {}
+    fn msr_read(&mut self, _: u64, _: u32) -> Option<u64> {
+        None
+    }
+    fn msr_write(&mut self, _: u64, _: u32, _: u64) -> Option<()> {
+        None
+    }
+    fn tsc(&mut self, at: u64) -> u64 {
+        at
+    }
+    fn cr8(&mut self) -> u64 {
+        0
+    }
+    fn set_cr8(&mut self, _: u64, _: u64) {}
+    fn acknowledge(&mut self, _: u64) -> Option<u8> {
+        None
+    }
+    fn take_replan(&mut self) -> bool {
+        false
+    }
+}

@@ -3,43 +3,10 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use brolga_cpu::bus::Bus;
+use brolga_cpu::bus::NoDevices;
 use brolga_cpu::core::{Core, Interpreter};
 use brolga_cpu::cpuid::CpuModel;
-use brolga_mmu::{GuestPhys, PhysMap, Ram, Width};
-
-/// A bus with no device.
-struct NoDevices;
-
-impl Bus for NoDevices {
-    fn port_read(&mut self, _: u64, _: u16, w: Width) -> u64 {
-        w.mask()
-    }
-    fn port_write(&mut self, _: u64, _: u16, _: Width, _: u64) {}
-    fn mmio_read(&mut self, _: u64, _: GuestPhys, w: Width) -> u64 {
-        w.mask()
-    }
-    fn mmio_write(&mut self, _: u64, _: GuestPhys, _: Width, _: u64) {}
-    fn msr_read(&mut self, _: u64, _: u32) -> Option<u64> {
-        None
-    }
-    fn msr_write(&mut self, _: u64, _: u32, _: u64) -> Option<()> {
-        None
-    }
-    fn tsc(&mut self, at: u64) -> u64 {
-        at
-    }
-    fn cr8(&mut self) -> u64 {
-        0
-    }
-    fn set_cr8(&mut self, _: u64, _: u64) {}
-    fn acknowledge(&mut self, _: u64) -> Option<u8> {
-        None
-    }
-    fn take_replan(&mut self) -> bool {
-        false
-    }
-}
+use brolga_mmu::{GuestPhys, PhysMap, Ram};
 
 /// An interpreter with RAM from address 0.
 pub struct Machine {

@@ -5,52 +5,19 @@ use std::sync::Arc;
 use brolga_mmu::{GuestPhys, PhysMap, Ram, Width};
 
 use crate::block::Mode;
-use crate::bus::Bus;
+use crate::bus::NoDevices;
 use crate::core::Core;
 use crate::cpuid::CpuModel;
 use crate::decode::{Decoded, decode};
 use crate::exception::Exception;
 use crate::vcpu::{SegReg, attr, cr4, efer};
 
-/// A bus with nothing on it.
-struct Nothing;
-
-impl Bus for Nothing {
-    fn port_read(&mut self, _: u64, _: u16, w: Width) -> u64 {
-        w.mask()
-    }
-    fn port_write(&mut self, _: u64, _: u16, _: Width, _: u64) {}
-    fn mmio_read(&mut self, _: u64, _: GuestPhys, w: Width) -> u64 {
-        w.mask()
-    }
-    fn mmio_write(&mut self, _: u64, _: GuestPhys, _: Width, _: u64) {}
-    fn msr_read(&mut self, _: u64, _: u32) -> Option<u64> {
-        None
-    }
-    fn msr_write(&mut self, _: u64, _: u32, _: u64) -> Option<()> {
-        None
-    }
-    fn tsc(&mut self, at: u64) -> u64 {
-        at
-    }
-    fn cr8(&mut self) -> u64 {
-        0
-    }
-    fn set_cr8(&mut self, _: u64, _: u64) {}
-    fn acknowledge(&mut self, _: u64) -> Option<u8> {
-        None
-    }
-    fn take_replan(&mut self) -> bool {
-        false
-    }
-}
-
 /// A vCPU of the model with every feature, with 1 MiB of memory.
 pub(crate) fn core() -> Core {
     let mut map = PhysMap::new(Ram::new(1 << 20).expect("guest memory"));
     map.add_ram(GuestPhys(0), 1 << 20).expect("mapped");
     let model = Arc::new(CpuModel::by_name("max").expect("model"));
-    let mut core = Core::new(model, Arc::new(map), Box::new(Nothing));
+    let mut core = Core::new(model, Arc::new(map), Box::new(NoDevices));
     core.vcpu.sys.efer |= efer::LME | efer::LMA;
     core.vcpu.sys.cr4 |= cr4::OSFXSR | cr4::OSXMMEXCPT | cr4::OSXSAVE;
     core.vcpu.segs[SegReg::Cs as usize].attr |= attr::L;

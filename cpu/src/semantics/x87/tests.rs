@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use brolga_mmu::{GuestPhys, PhysMap, Ram, Width};
 
-use crate::bus::Bus;
+use crate::bus::NoDevices;
 use crate::core::{Core, Interpreter, Stop};
 use crate::cpuid::CpuModel;
 use crate::vcpu::{RIP, SegReg, Segment, cr0, gpr};
@@ -16,38 +16,6 @@ const START: u64 = 0x1000;
 const GP_HANDLER: u64 = 0x0800;
 const MF_HANDLER: u64 = 0x0810;
 const HLT: u8 = 0xF4;
-
-struct NoBus;
-
-impl Bus for NoBus {
-    fn port_read(&mut self, _: u64, _: u16, _: Width) -> u64 {
-        u64::MAX
-    }
-    fn port_write(&mut self, _: u64, _: u16, _: Width, _: u64) {}
-    fn mmio_read(&mut self, _: u64, _: GuestPhys, _: Width) -> u64 {
-        u64::MAX
-    }
-    fn mmio_write(&mut self, _: u64, _: GuestPhys, _: Width, _: u64) {}
-    fn msr_read(&mut self, _: u64, _: u32) -> Option<u64> {
-        None
-    }
-    fn msr_write(&mut self, _: u64, _: u32, _: u64) -> Option<()> {
-        None
-    }
-    fn tsc(&mut self, at: u64) -> u64 {
-        at
-    }
-    fn cr8(&mut self) -> u64 {
-        0
-    }
-    fn set_cr8(&mut self, _: u64, _: u64) {}
-    fn acknowledge(&mut self, _: u64) -> Option<u8> {
-        None
-    }
-    fn take_replan(&mut self) -> bool {
-        false
-    }
-}
 
 /// Runs a program until it halts; memory below 64 KiB holds nothing else.
 fn run(program: &[u8]) -> Core {
@@ -61,7 +29,7 @@ fn run(program: &[u8]) -> Core {
         load(handler, &[HLT]);
     }
     let model = CpuModel::by_name(CpuModel::names()[0]).expect("a model");
-    let mut core = Core::new(Arc::new(model), Arc::new(map), Box::new(NoBus));
+    let mut core = Core::new(Arc::new(model), Arc::new(map), Box::new(NoDevices));
     for segment in &mut core.vcpu.segs {
         *segment = Segment { selector: 0, base: 0, ..*segment };
     }
