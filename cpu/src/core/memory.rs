@@ -208,9 +208,9 @@ impl Core {
         plain.then_some(Linear(linear & mask))
     }
 
-    /// Copies `bytes` bytes inside RAM pages, upwards, as a string instruction would in elements
-    /// of `step` bytes. False if that is not possible in one go.
-    pub(crate) fn copy_run(&self, from: (Seg, u64), to: (Seg, u64), bytes: u64, step: u64) -> bool {
+    /// Copies `bytes` bytes inside RAM pages, upwards, as a string instruction would element by
+    /// element. False if that is not possible in one go.
+    pub(crate) fn copy_run(&self, from: (Seg, u64), to: (Seg, u64), bytes: u64) -> bool {
         let run = || {
             let source = self.plain_run(from.0, from.1, bytes, false)?;
             let target = self.plain_run(to.0, to.1, bytes, true)?;
@@ -218,7 +218,7 @@ impl Core {
         };
         let Some((source, target)) = run() else { return false };
         // A target just above the source repeats the elements between them.
-        if target.addr().wrapping_sub(source.addr()) < bytes.max(step) {
+        if target.addr().wrapping_sub(source.addr()) < bytes {
             return false;
         }
         let (source, target) = (source.addr() as *const u8, target.addr() as *mut u8);

@@ -11,7 +11,7 @@ use crate::insn::{Insn, bits};
 use crate::vcpu::{Seg, SegReg, gpr, rflags};
 
 /// ES, which the destination always goes through.
-fn es(i: &Insn) -> Seg {
+pub(crate) fn es(i: &Insn) -> Seg {
     if i.has(bits::CODE64) { Seg::flat(SegReg::Es) } else { Seg::checked(SegReg::Es) }
 }
 
@@ -21,7 +21,7 @@ fn offset(core: &mut Core, i: &Insn, r: u8) -> u64 {
 }
 
 /// Moves an index register by one element in the direction of DF.
-fn step(core: &mut Core, i: &Insn, w: Width, r: u8) {
+pub(crate) fn step(core: &mut Core, i: &Insn, w: Width, r: u8) {
     let at = core.reg(i.addrsize, r);
     let by = if core.vcpu.eflags & rflags::DF == 0 { w.bytes() } else { w.bytes().wrapping_neg() };
     core.set_reg(i.addrsize, r, at.wrapping_add(by) & i.addrsize.mask());
@@ -98,7 +98,7 @@ fn copy_bulk<W: Size>(core: &mut Core, i: &Insn, most: u64) -> u64 {
     let bytes = n * W::W.bytes();
     if n < 2
         || core.vcpu.eflags & rflags::DF != 0
-        || !core.copy_run((i.seg, si), (es(i), di), bytes, W::W.bytes())
+        || !core.copy_run((i.seg, si), (es(i), di), bytes)
     {
         return 0;
     }

@@ -2,10 +2,10 @@
 
 use brolga_mmu::{Linear, Width, load_pdptes};
 
+use super::Done;
 use super::descriptor::kind;
-use super::{Done, canonical};
 use crate::backend::Backend;
-use crate::core::{Core, Exit};
+use crate::core::{Core, Exit, is_canonical};
 use crate::cpuid::Feature;
 use crate::exception::{Exception, Why};
 use crate::insn::Insn;
@@ -215,7 +215,7 @@ pub fn invlpg(core: &mut Core, insn: &Insn) -> Done {
         core.vcpu.segs[insn.seg.index()].base.wrapping_add(ea)
     };
     let at = at & core.native_width().mask();
-    if canonical(at) {
+    if is_canonical(at) {
         core.mem.tlb.flush_page(Linear(at));
     }
     core.leave_block(false);
@@ -236,7 +236,7 @@ pub fn invpcid(core: &mut Core, insn: &Insn) -> Done {
     let enabled = core.vcpu.sys.cr4 & cr4::PCIDE != 0;
     let ok = kind > 1 || enabled || pcid == 0;
     core.require(ok, Exception::gp("INVPCID of a PCID with CR4.PCIDE clear"))?;
-    let ok = kind != 0 || canonical(address);
+    let ok = kind != 0 || is_canonical(address);
     core.require(ok, Exception::gp("INVPCID of an address that is not canonical"))?;
     let tlb = &mut core.mem.tlb;
     match kind {

@@ -25,7 +25,7 @@ mod tests;
 use brolga_mmu::{Linear, Width};
 
 use crate::backend::Backend;
-use crate::core::{Core, Exit};
+use crate::core::{Core, Exit, is_canonical};
 use crate::exception::{Exception, vector};
 use crate::flags::LazyFlags;
 use crate::insn::{Insn, bits};
@@ -33,11 +33,6 @@ use crate::vcpu::{SegReg, Segment, attr, rflags};
 
 /// What a complex instruction returns.
 pub(crate) type Done = Result<(), Exit>;
-
-/// Whether `a` is canonical for 48-bit linear addresses (SDM vol. 1, 3.3.7.1).
-pub(crate) fn canonical(a: u64) -> bool {
-    ((a << 16) as i64 >> 16) as u64 == a
-}
 
 /// Whether `selector` is null: index 0 of the GDT, any RPL.
 pub(crate) fn is_null(selector: u16) -> bool {
@@ -102,7 +97,7 @@ impl Core {
     /// #GP(0) unless `ip` can be executed at in code segment `cs`.
     pub(crate) fn check_ip(&mut self, cs: &Segment, ip: u64) -> Done {
         if self.vcpu.long_mode() && cs.has(attr::L) {
-            self.require(canonical(ip), Exception::gp("target RIP is not canonical"))
+            self.require(is_canonical(ip), Exception::gp("target RIP is not canonical"))
         } else {
             self.require(ip <= u64::from(cs.limit), Exception::gp("target IP beyond the CS limit"))
         }

@@ -3,9 +3,9 @@
 
 use brolga_mmu::Width;
 
-use super::{Done, canonical};
+use super::Done;
 use crate::backend::Backend;
-use crate::core::Core;
+use crate::core::{Core, is_canonical};
 use crate::cpuid::{CpuModel, Feature};
 use crate::exception::{Exception, Why};
 use crate::insn::Insn;
@@ -195,7 +195,7 @@ fn write(core: &mut Core, msr: u32, v: u64) -> Option<()> {
         EFER => return write_efer(core, v),
         FS_BASE | GS_BASE => {
             let reg = if msr == FS_BASE { SegReg::Fs } else { SegReg::Gs };
-            core.vcpu.segs[reg as usize].base = Some(v).filter(|v| canonical(*v))?;
+            core.vcpu.segs[reg as usize].base = Some(v).filter(|v| is_canonical(*v))?;
         }
         _ => return write_plain(core, msr, v, &beyond),
     }
@@ -211,7 +211,7 @@ fn adjust_tsc(sys: &mut SystemRegs, step: u64) {
 fn write_plain(core: &mut Core, msr: u32, v: u64, beyond: &dyn Fn(u64) -> bool) -> Option<()> {
     let sys = &mut core.vcpu.sys;
     let within = |mask: u64| (v & !mask == 0).then_some(v);
-    let address = || canonical(v).then_some(v);
+    let address = || is_canonical(v).then_some(v);
     match msr {
         P5_MC_ADDR | P5_MC_TYPE | EBL_CR_POWERON | BIOS_UPDATE | BIOS_SIGN_ID => {}
         DEBUGCTL => drop(within(3)?),

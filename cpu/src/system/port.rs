@@ -8,7 +8,8 @@ use crate::backend::Backend;
 use crate::core::{By, Core, Exit};
 use crate::exception::Exception;
 use crate::insn::{Insn, bits};
-use crate::vcpu::{Seg, SegReg, attr, gpr, rflags};
+use crate::semantics::string::{es, step};
+use crate::vcpu::{attr, gpr};
 
 /// #GP(0) unless the program may access `w` bytes at `port`: by IOPL, or by the TSS's I/O
 /// permission bitmap (SDM vol. 1, 19.5).
@@ -106,11 +107,11 @@ pub fn outs(core: &mut Core, insn: &Insn) -> Done {
     repeat(core, insn, outs_once)
 }
 
-/// Executes `step` once or, with REP, RCX times. Each iteration is an instruction boundary: it
+/// Executes `once` once or, with REP, RCX times. Each iteration is an instruction boundary: it
 /// counts as one retired instruction.
-fn repeat(core: &mut Core, insn: &Insn, step: fn(&mut Core, &Insn) -> Done) -> Done {
+fn repeat(core: &mut Core, insn: &Insn, once: fn(&mut Core, &Insn) -> Done) -> Done {
     if !insn.has(bits::REP | bits::REPNE) {
-        return step(core, insn);
+        return once(core, insn);
     }
     let w = insn.addrsize;
     loop {
@@ -118,7 +119,7 @@ fn repeat(core: &mut Core, insn: &Insn, step: fn(&mut Core, &Insn) -> Done) -> D
         if count == 0 {
             return Ok(());
         }
-        step(core, insn)?;
+        once(core, insn)?;
         core.set_reg(w, gpr::RCX, count - 1);
         if count == 1 {
             return Ok(());
@@ -131,26 +132,16 @@ fn repeat(core: &mut Core, insn: &Insn, step: fn(&mut Core, &Insn) -> Done) -> D
     }
 }
 
-/// Moves an index register by one element, as DF says.
-fn advance(core: &mut Core, insn: &Insn, index: u8, w: Width) {
-    let a = insn.addrsize;
-    let backwards = core.vcpu.eflags & rflags::DF != 0;
-    let step = if backwards { w.bytes().wrapping_neg() } else { w.bytes() };
-    let v = core.reg(a, index).wrapping_add(step) & a.mask();
-    core.set_reg(a, index, v);
-}
-
 fn ins_once(core: &mut Core, insn: &Insn) -> Done {
     let w = if is(insn, Code::Insb_m8_DX) { Width::W8 } else { data_width(insn) };
     let port = core.reg(Width::W16, gpr::RDX) as u16;
     check_io(core, port, w)?;
-    let es = if insn.has(bits::CODE64) { Seg::flat(SegReg::Es) } else { Seg::checked(SegReg::Es) };
     let at = core.reg(insn.addrsize, gpr::RDI);
     // The port is read only once the destination is known to take the data.
-    let (place, _) = core.modify(w, es, at)?;
+    let (place, _) = core.modify(w, es(insn), at)?;
     let v = read(core, port, w);
     core.commit(place, w, v);
-    advance(core, insn, gpr::RDI, w);
+    step(core, insn, w, gpr::RDI);
     Ok(())
 }
 
@@ -161,6 +152,6 @@ fn outs_once(core: &mut Core, insn: &Insn) -> Done {
     let at = core.reg(insn.addrsize, gpr::RSI);
     let v = core.load(w, insn.seg, at)?;
     write(core, port, w, v);
-    advance(core, insn, gpr::RSI, w);
+    step(core, insn, w, gpr::RSI);
     Ok(())
 }
