@@ -1,6 +1,7 @@
 //! Decoded blocks and the cache that finds them: keyed by physical address and mode, never by
 //! linear address alone.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 
 use brolga_mmu::GuestPhys;
@@ -92,6 +93,10 @@ pub struct Block<B: Backend> {
     pub jumps: bool,
     /// The run loop must look for events, and for a change of mode, after the block.
     pub checks: bool,
+    /// How often it is executed yet before it is hot.
+    pub patience: Cell<u32>,
+    /// Where it begins in guest memory, if a second tier may take it over: it lies in one page.
+    pub place: Option<GuestPhys>,
 }
 
 /// Index of a block in its [`BlockCache`].
@@ -110,6 +115,11 @@ impl JumpKey {
     #[inline(always)]
     pub fn new(generation: u64, mode: Mode) -> JumpKey {
         JumpKey(generation << 16 | u64::from(mode.0 & 0xffff))
+    }
+
+    /// The key as a number: equal keys, and no others, have the same.
+    pub fn number(self) -> u64 {
+        self.0
     }
 }
 
@@ -144,10 +154,13 @@ pub struct BlockCache<B: Backend> {
     /// What lies in each physical page.
     by_page: HashMap<u64, Vec<Piece>, rustc_hash::FxBuildHasher>,
     jumps: Box<[Jump; JUMPS]>,
+    /// What new blocks have.
+    patience: u32,
 }
 
-impl<B: Backend> Default for BlockCache<B> {
-    fn default() -> Self {
+impl<B: Backend> BlockCache<B> {
+    /// An empty cache, whose blocks are hot after `threshold` executions.
+    pub fn new(threshold: u32) -> Self {
         let none = Jump { ip: 0, key: JumpKey::NONE, block: BlockId(0) };
         let jumps: Box<[Jump]> = vec![none; JUMPS].into_boxed_slice();
         let Ok(jumps) = jumps.try_into() else { unreachable!("made with JUMPS entries") };
@@ -157,11 +170,17 @@ impl<B: Backend> Default for BlockCache<B> {
             crossing: HashMap::default(),
             by_page: HashMap::default(),
             jumps,
+            patience: threshold.saturating_sub(1),
         }
     }
-}
 
-impl<B: Backend> BlockCache<B> {
+    /// Whether the block at a physical address has been executed often enough to be translated
+    /// together with a hot one.
+    pub fn is_warm(&self, at: GuestPhys, mode: Mode) -> bool {
+        let block = self.by_place(at, mode).map(|id| self.get(id));
+        block.is_some_and(|b| b.patience.get() <= self.patience - self.patience / 16)
+    }
+
     #[inline(always)]
     fn slot(ip: u64) -> usize {
         (ip ^ ip >> 14) as usize & (JUMPS - 1)
@@ -198,7 +217,9 @@ impl<B: Backend> BlockCache<B> {
     }
 
     /// Adds a block that begins at `at` and lies in one page.
-    pub fn insert(&mut self, at: GuestPhys, mode: Mode, block: Block<B>) -> BlockId {
+    pub fn insert(&mut self, at: GuestPhys, mode: Mode, mut block: Block<B>) -> BlockId {
+        block.patience = Cell::new(self.patience);
+        block.place = Some(at);
         let len = u64::from(block.bytes);
         let id = self.push(block);
         self.by_place.insert((at, mode), id);
@@ -239,10 +260,9 @@ impl<B: Backend> BlockCache<B> {
         self.by_page.entry(piece.at.page_number()).or_default().push(piece);
     }
 
-    /// Drops the blocks that cover any of `len` bytes at `at` (within one page), and returns
-    /// whether the page still has blocks.
-    pub fn invalidate(&mut self, at: GuestPhys, len: u64) -> bool {
-        let Some(page) = self.by_page.get_mut(&at.page_number()) else { return false };
+    /// Drops the blocks that cover any of `len` bytes at `at` (within one page).
+    pub fn invalidate(&mut self, at: GuestPhys, len: u64) {
+        let Some(page) = self.by_page.get_mut(&at.page_number()) else { return };
         let (by_place, blocks) = (&mut self.by_place, &mut self.blocks);
         page.retain(|piece| {
             let hit = piece.at.0 < at.0 + len && at.0 < piece.at.0 + piece.len;
@@ -254,11 +274,9 @@ impl<B: Backend> BlockCache<B> {
             }
             !hit
         });
-        let left = !page.is_empty();
-        if !left {
+        if page.is_empty() {
             self.by_page.remove(&at.page_number());
         }
-        left
     }
 
     /// What remains of a page's blocks, to be marked as code again.

@@ -1,5 +1,7 @@
 //! From instruction bytes to a [`Block`]: iced decodes, [`crate::select`] binds the meaning.
 
+use std::cell::Cell;
+
 use brolga_mmu::Width;
 use iced_x86::{Code, Decoder, DecoderError, DecoderOptions, Instruction, OpKind, Register};
 
@@ -60,7 +62,15 @@ pub fn decode<B: VectorBackend>(
     if ops.is_empty() {
         return Decoded::NeedsMore;
     }
-    Decoded::Block(Block { ops: ops.into_boxed_slice(), bytes, last, jumps, checks })
+    Decoded::Block(Block {
+        ops: ops.into_boxed_slice(),
+        bytes,
+        last,
+        jumps,
+        checks,
+        patience: Cell::new(u32::MAX),
+        place: None,
+    })
 }
 
 /// The width with `n` bytes, 8 for what is larger than an integer.

@@ -32,6 +32,14 @@ pub enum FlagOp {
     Mul,
 }
 
+impl FlagOp {
+    /// All operations, by number.
+    pub const ALL: [FlagOp; 10] = {
+        use FlagOp::*;
+        [Bits, Add, Sub, Logic, Inc, Dec, Shl, Shr, Sar, Mul]
+    };
+}
+
 /// The condition codes in encoding order (SDM vol. 1, appendix B).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]

@@ -8,7 +8,17 @@
 //! `unsafe` is confined to the module `arena`.
 
 mod arena;
+mod compile;
+mod enter;
+mod jump;
+mod native;
+mod plan;
 mod space;
+mod survey;
+mod tier;
+mod translate;
 
+pub use compile::CompileError;
+pub use tier::{Jit, JitConfig, JitError, JitStats};
 pub use arena::{ArenaError, CodeArena, CodeId, MAX_ARENA_BYTES};
 pub use space::CODE_ALIGN;

@@ -1,5 +1,6 @@
 //! What executes a guest's instructions.
 
+use brolga_cpu::core::tier::Tier;
 use brolga_cpu::core::{Core, Interpreter, Stop};
 use brolga_mmu::{GuestPhys, PAGE_BITS, PAGE_SIZE};
 use clap::ValueEnum;
@@ -9,6 +10,8 @@ use clap::ValueEnum;
 pub enum AccelKind {
     /// The interpreter.
     Interp,
+    /// The interpreter, and a translator to host code for what is hot.
+    Jit,
 }
 
 /// An engine with the vCPU that it runs. All engines count instructions alike and stop at the
@@ -36,7 +39,7 @@ pub trait Accelerator: Send {
     }
 }
 
-impl Accelerator for Interpreter {
+impl<T: Tier> Accelerator for Interpreter<T> {
     fn run(&mut self, budget: u64) -> Stop {
         Interpreter::run(self, budget)
     }

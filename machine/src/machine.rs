@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use brolga_cpu::core::{Core, Interpreter};
 use brolga_cpu::cpuid::CpuModel;
+use brolga_jit::{Jit, JitConfig, JitError};
 use brolga_mmu::{MapError, PhysMap, Ram, RamError};
 
 use crate::accel::{AccelKind, Accelerator};
@@ -53,6 +54,8 @@ pub struct MachineConfig {
     pub cpu: CpuModel,
     /// What executes.
     pub accel: AccelKind,
+    /// How the translator works, if there is one.
+    pub jit: JitConfig,
     /// What time follows.
     pub clock: ClockKind,
     /// What is booted.
@@ -75,6 +78,9 @@ pub enum BuildError {
     /// The firmware tables do not fit.
     #[error(transparent)]
     Firmware(#[from] FirmwareError),
+    /// There is no translator.
+    #[error(transparent)]
+    Jit(#[from] JitError),
     /// What is to be booted cannot be.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -95,7 +101,8 @@ pub struct Machine {
 impl Machine {
     /// A machine at power-on, with its guest loaded.
     pub fn new(config: MachineConfig, serial: Serial) -> Result<Self, BuildError> {
-        let MachineConfig { memory, cpu, accel, clock, guest, on_triple_fault, stop_text } = config;
+        let MachineConfig { memory, cpu, accel, jit, clock, guest, on_triple_fault, stop_text } =
+            config;
         let mut map = PhysMap::new(Ram::new(memory.backed_bytes())?);
         for (at, len) in memory.ram_regions() {
             map.add_ram(at, len)?;
@@ -118,6 +125,7 @@ impl Machine {
         let core = Core::new(Arc::new(cpu), map.clone(), Box::new(bus));
         let accel: Box<dyn Accelerator> = match accel {
             AccelKind::Interp => Box::new(Interpreter::new(core)),
+            AccelKind::Jit => Box::new(Interpreter::with_tier(core, Jit::new(jit)?)),
         };
         let resets = crate::run::ResetCounter::default();
         let mut machine =

@@ -305,10 +305,10 @@ impl Tlb {
             .then(|| GuestPhys(page | linear.page_offset()))
     }
 
-    /// The first entry of the current context, for generated code: the table of an index starts
-    /// `index * TLB_ENTRIES` entries on. [`Tlb::switch`] moves it.
-    pub fn current_tables(&self) -> *const TlbEntry {
-        &raw const self.entries[self.base]
+    /// The address of the table that [`Tlb::current_entry`] looks in, for generated code.
+    /// [`Tlb::switch`] and [`Tlb::set_index`] change it.
+    pub fn current_table(&self) -> u64 {
+        (&raw const self.entries[self.table & (SLOTS - 1)]) as u64
     }
 
     #[inline(always)]

@@ -7,7 +7,9 @@ mod modes;
 mod run;
 #[cfg(test)]
 mod tests;
+pub mod tier;
 mod trail;
+pub mod translated;
 mod vector;
 
 use std::sync::Arc;
@@ -54,6 +56,8 @@ pub struct Core {
     /// What a slow path has come to, beside its `Result<(), Exit>`: a result of one byte keeps the
     /// fast paths around the call free of a stack frame.
     slow_value: u64,
+    /// What translated code shares with this core.
+    pub translated: translated::Translated,
     /// Position in the run: see [`Progress`].
     pub(crate) progress: Progress,
     /// The exceptions behind the last delivery that did not go through at once.
@@ -95,6 +99,7 @@ impl Core {
             trail: Trail::default(),
             delivery: Delivery::default(),
             slow_value: 0,
+            translated: translated::Translated::default(),
             progress: Progress::default(),
             mode: Mode::default(),
         };

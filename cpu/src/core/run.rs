@@ -2,6 +2,7 @@
 
 use brolga_mmu::{AccessKind, GuestPhys, Linear, PAGE_SIZE, Width};
 
+use super::tier::{Left, NoTier, Tier};
 use super::{By, Core, Exit, Mode};
 use crate::block::{Block, BlockCache, JumpKey};
 use crate::decode::{Decoded, MAX_INSN_BYTES, decode};
@@ -25,23 +26,37 @@ pub enum Stop {
     Shutdown,
 }
 
-/// The interpreting engine: a vCPU and the blocks it has decoded.
-pub struct Interpreter {
+/// The interpreting engine: a vCPU and the blocks it has decoded. With a [`Tier`], hot blocks are
+/// executed by that.
+pub struct Interpreter<T: Tier = NoTier> {
     /// The vCPU.
     pub core: Core,
+    /// What executes hot blocks.
+    pub tier: T,
     blocks: BlockCache<Core>,
+    /// What is left of the slice is too little for translated code.
+    short: bool,
 }
 
 impl Interpreter {
     /// An engine that has decoded nothing yet.
     pub fn new(core: Core) -> Interpreter {
-        Interpreter { core, blocks: BlockCache::default() }
+        Interpreter::with_tier(core, NoTier)
+    }
+}
+
+impl<T: Tier> Interpreter<T> {
+    /// As [`Interpreter::new`], with a second tier for what is hot.
+    pub fn with_tier(core: Core, tier: T) -> Interpreter<T> {
+        let blocks = BlockCache::new(tier.threshold());
+        Interpreter { core, tier, blocks, short: false }
     }
 
     /// Executes at most `budget` instructions. A REP iteration counts as one, and so does the
     /// delivery of an event: a guest whose handlers fault at once uses up its budget too.
     pub fn run(&mut self, budget: u64) -> Stop {
         self.core.progress.slice_end = self.core.progress.retired.saturating_add(budget);
+        self.short = false;
         loop {
             if !self.core.mem.stale.is_empty() {
                 self.drop_stale();
@@ -63,7 +78,7 @@ impl Interpreter {
                 }
             }
             if self.core.progress.single {
-                self.step_block();
+                self.step_block(1);
             } else {
                 self.run_blocks();
             }
@@ -79,6 +94,18 @@ impl Interpreter {
             let ip = core.vcpu.regs[RIP as usize];
             let at = core.code_address(ip);
             let Some(block) = self.blocks.by_jump(at.0, core.jump_key()) else { break };
+            if T::TRANSLATES && !self.short {
+                if let (0, Some(place)) = (block.patience.get(), block.place) {
+                    match self.tier.run(core, &self.blocks, place, at, ip) {
+                        Left::NotEntered => block.patience.set(u32::MAX),
+                        Left::GoOn => {}
+                        Left::Slice => self.short = true,
+                        Left::Interpret => return self.step_block(1),
+                    }
+                    continue;
+                }
+                block.patience.set(block.patience.get().saturating_sub(1));
+            }
             let left = core.progress.slice_end.saturating_sub(core.progress.retired);
             if (block.ops.len() as u64) > left || !core.inside_limit(ip, block.bytes) {
                 break;
@@ -87,22 +114,32 @@ impl Interpreter {
                 return;
             }
         }
-        self.step_block();
+        self.step_block(u64::MAX);
     }
 
-    /// Executes from RIP to the end of a block, or as far as the slice allows.
-    fn step_block(&mut self) {
+    /// Executes from RIP to the end of a block, or as far as the slice allows, but no more than
+    /// `most` instructions.
+    fn step_block(&mut self, most: u64) {
         if self.core.progress.retired >= self.core.progress.slice_end {
             return;
         }
         let ip = self.core.vcpu.regs[RIP as usize];
         let at = self.core.code_address(ip);
+        if let Some(block) = self.blocks.by_jump(at.0, self.core.jump_key())
+            && self.core.inside_limit(ip, block.bytes)
+        {
+            return self.core.execute(block, at, most);
+        }
         match self.find(ip, at) {
             Ok(Found::Cached(id)) => {
                 let block = self.blocks.get(id);
-                self.core.execute(block, at);
+                // Code that is hot from the start is known to `run_blocks` now.
+                let hot = T::TRANSLATES && block.patience.get() == 0 && most > 1 && !self.short;
+                if !hot {
+                    self.core.execute(block, at, most);
+                }
             }
-            Ok(Found::Once(block)) => self.core.execute(&block, at),
+            Ok(Found::Once(block)) => self.core.execute(&block, at, most),
             Err(_) => self.core.deliver_fault(),
         }
     }
@@ -178,6 +215,7 @@ impl Interpreter {
     fn make_room(&mut self) {
         if self.blocks.is_full() {
             self.blocks.clear();
+            self.tier.clear();
             self.core.mem.code.clear();
             self.core.mem.tlb.flush_all();
         }
@@ -186,13 +224,13 @@ impl Interpreter {
     /// Drops the blocks whose bytes have been overwritten.
     fn drop_stale(&mut self) {
         for (phys, len) in std::mem::take(&mut self.core.mem.stale) {
-            let left = self.blocks.invalidate(phys, len);
+            self.blocks.invalidate(phys, len);
+            self.tier.invalidate(phys, len);
+            let page = phys.page_number();
             let code = &mut self.core.mem.code;
-            code.clear_page(phys.page_number());
-            if left {
-                for (at, len) in self.blocks.in_page(phys.page_number()) {
-                    code.mark(at, len);
-                }
+            code.clear_page(page);
+            for (at, len) in self.blocks.in_page(page).chain(self.tier.in_page(page)) {
+                code.mark(at, len);
             }
         }
     }
@@ -226,8 +264,9 @@ enum Found {
 }
 
 impl Core {
+    /// What executable mappings hold under, now.
     #[inline(always)]
-    fn jump_key(&self) -> JumpKey {
+    pub fn jump_key(&self) -> JumpKey {
         JumpKey::new(self.mem.tlb.generation(), self.mode)
     }
 
@@ -344,11 +383,10 @@ impl Core {
     }
 
     /// Executes a block that begins at `at`, or the part of it that the slice allows.
-    fn execute(&mut self, block: &Block<Core>, at: Linear) {
+    fn execute(&mut self, block: &Block<Core>, at: Linear, most: u64) {
         let left = self.progress.slice_end - self.progress.retired;
         let single = self.progress.single;
-        let most = if single { 1 } else { left };
-        self.progress.end = most.min(block.ops.len() as u64) as u32;
+        self.progress.end = most.min(left).min(block.ops.len() as u64) as u32;
         let stepping = single && self.vcpu.eflags & rflags::TF != 0;
         if single {
             self.vcpu.eflags &= !rflags::RF;

@@ -72,6 +72,14 @@ pub(super) struct RunArguments {
     #[arg(long, value_enum, value_name = "ENGINE")]
     pub(super) accel: Option<AccelKind>,
 
+    /// Executions after which code is translated; 1 translates everything at once
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) jit_threshold: u32,
+
+    /// How much translated code is kept
+    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = parse_size)]
+    pub(super) jit_cache_size: u64,
+
     /// What the guest's time follows [default: host]
     #[arg(long, value_enum, value_name = "CLOCK")]
     pub(super) clock: Option<ClockKind>,

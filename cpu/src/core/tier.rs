@@ -1,0 +1,79 @@
+//! What a second tier looks like to the run loop: something that executes hot code faster.
+
+use brolga_mmu::{GuestPhys, Linear};
+
+use super::Core;
+use crate::block::BlockCache;
+
+/// How a run of translated code has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// It was not entered: the tier cannot execute this code.
+    NotEntered,
+    /// Go on wherever RIP points.
+    GoOn,
+    /// The instruction at RIP is for the interpreter.
+    Interpret,
+    /// The rest of the slice is for the interpreter.
+    Slice,
+}
+
+/// Executes translated code. All state is in the core before and after; instructions are counted
+/// exactly, and none is executed beyond the slice.
+pub trait Tier: Send {
+    /// Whether there is anything to ask at all.
+    const TRANSLATES: bool;
+
+    /// Executions after which a block is handed over.
+    fn threshold(&self) -> u32;
+
+    /// Executes the code that begins with the block at `place`: at `at`, which is `ip` in CS.
+    fn run(
+        &mut self,
+        core: &mut Core,
+        blocks: &BlockCache<Core>,
+        place: GuestPhys,
+        at: Linear,
+        ip: u64,
+    ) -> Left;
+
+    /// Drops what was made from any of `len` bytes at `at`, inside one page.
+    fn invalidate(&mut self, at: GuestPhys, len: u64);
+
+    /// What in a page code has been made from.
+    fn in_page(&self, page: u64) -> Vec<(GuestPhys, u64)>;
+
+    /// Drops everything.
+    fn clear(&mut self);
+}
+
+/// The interpreter alone.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoTier;
+
+impl Tier for NoTier {
+    const TRANSLATES: bool = false;
+
+    fn threshold(&self) -> u32 {
+        u32::MAX
+    }
+
+    fn run(
+        &mut self,
+        _: &mut Core,
+        _: &BlockCache<Core>,
+        _: GuestPhys,
+        _: Linear,
+        _: u64,
+    ) -> Left {
+        Left::NotEntered
+    }
+
+    fn invalidate(&mut self, _: GuestPhys, _: u64) {}
+
+    fn in_page(&self, _: u64) -> Vec<(GuestPhys, u64)> {
+        Vec::new()
+    }
+
+    fn clear(&mut self) {}
+}

@@ -1,0 +1,166 @@
+//! What translated code shares with the core it runs on: where the hot state lies, the slow path
+//! behind its TLB checks, and how it hands over.
+
+use std::mem::offset_of;
+
+use brolga_mmu::{AccessKind, GuestPhys, Linear, Width};
+
+use super::memory::By;
+use super::{Core, Mode};
+use crate::flags::{FlagOp, LazyFlags};
+use crate::vcpu::{Segment, Vcpu};
+
+/// Fields that translated code reads and writes. Addresses are plain numbers: they are valid while
+/// the code runs, and the owner of the code sets them before it does.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct Translated {
+    /// Slow path: the linear address of the access.
+    pub address: u64,
+    /// Slow path: the size in bytes, and [`Translated::WRITE`].
+    pub access: u64,
+    /// Slow path: the host address, or 0 where the interpreter has to execute the instruction.
+    pub host: u64,
+    /// On leaving: instructions left in the slice.
+    pub budget: u64,
+    /// On leaving: why; the numbers are the translator's.
+    pub exit: u64,
+    /// On leaving through an empty link cell: its number.
+    pub cell: u64,
+    /// Address of the table that indirect branches look their targets up in.
+    pub jump_cache: u64,
+    /// Address of the link cells.
+    pub cells: u64,
+    /// What an entry of the jump cache must have been made under.
+    pub key: u64,
+    /// Spreads the entries of different keys.
+    pub key_hash: u64,
+    /// Address of the slow path's thunk.
+    pub slow_path: u64,
+    /// Address of a function that computes the status flags from their lazy form.
+    pub status: u64,
+}
+
+impl Translated {
+    /// Bit of [`Translated::access`]: a write, or a read-modify-write.
+    pub const WRITE: u64 = 1 << 16;
+}
+
+/// Offsets from the start of [`Core`], for generated code.
+#[allow(missing_docs)]
+pub mod offset {
+    use super::*;
+
+    pub const REGS: usize = offset_of!(Core, vcpu) + offset_of!(Vcpu, regs);
+    pub const FLAGS: usize = offset_of!(Core, vcpu) + offset_of!(Vcpu, flags);
+    pub const FLAGS_R: usize = FLAGS + offset_of!(LazyFlags, r);
+    pub const FLAGS_A: usize = FLAGS + offset_of!(LazyFlags, a);
+    pub const FLAGS_B: usize = FLAGS + offset_of!(LazyFlags, b);
+    pub const FLAGS_OP: usize = FLAGS + offset_of!(LazyFlags, op);
+    pub const EFLAGS: usize = offset_of!(Core, vcpu) + offset_of!(Vcpu, eflags);
+    pub const XMM: usize = offset_of!(Core, vcpu) + offset_of!(Vcpu, xmm);
+    pub const MXCSR: usize = offset_of!(Core, vcpu) + offset_of!(Vcpu, mxcsr);
+    pub const ADDRESS: usize = offset_of!(Core, translated) + offset_of!(Translated, address);
+    pub const ACCESS: usize = offset_of!(Core, translated) + offset_of!(Translated, access);
+    pub const HOST: usize = offset_of!(Core, translated) + offset_of!(Translated, host);
+    pub const BUDGET: usize = offset_of!(Core, translated) + offset_of!(Translated, budget);
+    pub const EXIT: usize = offset_of!(Core, translated) + offset_of!(Translated, exit);
+    pub const CELL: usize = offset_of!(Core, translated) + offset_of!(Translated, cell);
+    pub const JUMP_CACHE: usize = offset_of!(Core, translated) + offset_of!(Translated, jump_cache);
+    pub const CELLS: usize = offset_of!(Core, translated) + offset_of!(Translated, cells);
+    pub const KEY: usize = offset_of!(Core, translated) + offset_of!(Translated, key);
+    pub const KEY_HASH: usize = offset_of!(Core, translated) + offset_of!(Translated, key_hash);
+    pub const SLOW_PATH: usize = offset_of!(Core, translated) + offset_of!(Translated, slow_path);
+    pub const STATUS: usize = offset_of!(Core, translated) + offset_of!(Translated, status);
+
+    /// The base of segment register `index` (encoding order).
+    pub const fn segment_base(index: usize) -> usize {
+        segment(index) + offset_of!(Segment, base)
+    }
+    /// The limit, a `u32`.
+    pub const fn segment_limit(index: usize) -> usize {
+        segment(index) + offset_of!(Segment, limit)
+    }
+    /// The access rights, a `u32` (see [`crate::vcpu::attr`]).
+    pub const fn segment_attr(index: usize) -> usize {
+        segment(index) + offset_of!(Segment, attr)
+    }
+    const fn segment(index: usize) -> usize {
+        offset_of!(Core, vcpu) + offset_of!(Vcpu, segs) + index * size_of::<Segment>()
+    }
+}
+
+/// The two bytes that [`LazyFlags`] keeps an operation and its width in, as one little-endian
+/// number: generated code stores them together.
+pub const fn packed_flag_op(op: FlagOp, w: Width) -> u16 {
+    const _: () = assert!(offset_of!(LazyFlags, w) == offset_of!(LazyFlags, op) + 1);
+    op as u16 | (w as u16) << 8
+}
+
+/// The status flags of a lazy state in its parts; `op` is [`packed_flag_op`]'s. For generated
+/// code, where the operation is not known when it is translated.
+pub extern "sysv64" fn status_of(r: u64, a: u64, b: u64, op: u64) -> u64 {
+    let flag_op = FlagOp::ALL.get((op & 0xff) as usize).copied().unwrap_or(FlagOp::Bits);
+    let w = Width::from_bytes(1 << (op >> 8 & 3)).unwrap_or(Width::W64);
+    LazyFlags { r, a, b, op: flag_op, w }.status()
+}
+
+impl Core {
+    /// The slow path of a TLB check in translated code: enters the page if the access is one that
+    /// the TLB may serve, and leaves the host address in [`Translated::host`]. What it does for an
+    /// access that then faults in the interpreter has no effect that a walk of its own would lack.
+    pub fn translated_access(&mut self) {
+        let at = Linear(self.translated.address);
+        let access = self.translated.access;
+        let size = access & 0xffff;
+        let write = access & Translated::WRITE != 0;
+        self.translated.host = self.host_after_fill(at, size, write).unwrap_or(0);
+    }
+
+    fn host_after_fill(&mut self, at: Linear, size: u64, write: bool) -> Option<u64> {
+        if at.page_offset() + size > brolga_mmu::PAGE_SIZE {
+            return None;
+        }
+        if self.mode.has(Mode::CODE64) && !super::is_canonical(at.0) {
+            return None;
+        }
+        let kind = if write { AccessKind::Write } else { AccessKind::Read };
+        let Ok(phys) = self.translate(at, kind, By::Current) else {
+            self.exception = None;
+            return None;
+        };
+        let host = if write { self.host_write(at, size) } else { self.host_read(at, size) };
+        host.map(|host| host.addr()).or_else(|| self.beside_code(at, phys, size, write))
+    }
+
+    /// A store to a page of code that touches none of it.
+    fn beside_code(&self, at: Linear, phys: GuestPhys, size: u64, write: bool) -> Option<u64> {
+        let page = self.mem.map.lookup(phys);
+        let plain = write
+            && matches!(page.backing, brolga_mmu::Backing::Ram { .. })
+            && self.mem.code.is_code_page(page.phys.page_number())
+            && !self.mem.code.overlaps(GuestPhys(page.phys.0 | at.page_offset()), size)
+            && !self.watched(at);
+        plain.then(|| page.host.addr() + at.page_offset())
+    }
+
+    /// The address of the TLB's table for the current privilege.
+    pub fn tlb_table(&self) -> u64 {
+        self.mem.tlb.current_table()
+    }
+
+    /// The mode that blocks are decoded for.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Instructions left in the slice, at a block's start.
+    pub fn left_in_slice(&self) -> u64 {
+        self.progress.slice_end.saturating_sub(self.progress.retired)
+    }
+
+    /// Takes over the count of a translated run that left `left` instructions of the slice.
+    pub fn retire_until_left(&mut self, left: u64) {
+        self.progress.retired = self.progress.slice_end - left;
+    }
+}

@@ -1,0 +1,80 @@
+//! Cranelift, set up for regions.
+
+use std::sync::Arc;
+
+use cranelift_codegen::isa::TargetIsa;
+use cranelift_codegen::settings::{self, Configurable, SetError};
+use cranelift_codegen::{CodegenError, Context};
+use cranelift_frontend::FunctionBuilderContext;
+
+use crate::translate::{Links, Request, translate};
+
+/// Why there is no code.
+#[derive(Debug, thiserror::Error)]
+pub enum CompileError {
+    /// Cranelift knows no such host.
+    #[error("Cranelift does not support this host: {0}")]
+    Host(&'static str),
+    /// A setting does not exist.
+    #[error("Cranelift does not take a setting: {0}")]
+    Setting(#[from] SetError),
+    /// Cranelift failed.
+    #[error("Cranelift: {0}")]
+    Codegen(#[from] Box<CodegenError>),
+}
+
+/// A compiler and the memory it works in.
+pub(crate) struct Compiler {
+    isa: Arc<dyn TargetIsa>,
+    context: Context,
+    builder: FunctionBuilderContext,
+}
+
+/// The instruction set of this host. `tail_calls`: for regions, which end in tail calls and so
+/// want frame pointers.
+pub(crate) fn host_isa() -> Result<Arc<dyn TargetIsa>, CompileError> {
+    let mut flags = settings::builder();
+    for (name, value) in [
+        ("opt_level", "none"),
+        ("regalloc_algorithm", "backtracking"),
+        ("preserve_frame_pointers", "true"),
+        ("enable_probestack", "false"),
+        ("unwind_info", "false"),
+        ("enable_alias_analysis", "false"),
+        ("enable_heap_access_spectre_mitigation", "false"),
+        ("enable_table_access_spectre_mitigation", "false"),
+        ("enable_verifier", "true"),
+    ] {
+        flags.set(name, value)?;
+    }
+    let isa = cranelift_native::builder().map_err(CompileError::Host)?;
+    Ok(isa.finish(settings::Flags::new(flags)).map_err(Box::new)?)
+}
+
+impl Compiler {
+    pub(crate) fn new() -> Result<Compiler, CompileError> {
+        let isa = host_isa()?;
+        Ok(Compiler { isa, context: Context::new(), builder: FunctionBuilderContext::new() })
+    }
+
+    /// Translates a region to position-independent machine code.
+    pub(crate) fn compile(
+        &mut self,
+        request: &Request<'_>,
+    ) -> Result<(Vec<u8>, Links), CompileError> {
+        self.context.clear();
+        let frontend = self.isa.frontend_config();
+        let links = translate(request, &mut self.context.func, &mut self.builder, frontend);
+        let compiled = self
+            .context
+            .compile(&*self.isa, &mut Default::default())
+            .map_err(|error| Box::new(error.inner))?;
+        debug_assert!(compiled.buffer.relocs().is_empty(), "code without addresses");
+        Ok((compiled.code_buffer().to_vec(), links))
+    }
+
+    /// The IR of the region last compiled, as text.
+    pub(crate) fn clif(&self) -> String {
+        self.context.func.display().to_string()
+    }
+}

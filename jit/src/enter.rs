@@ -1,0 +1,143 @@
+//! The way into translated code, and out of it to its slow path. One of the crate's modules with
+//! `unsafe`.
+
+use std::sync::Arc;
+
+use brolga_cpu::core::Core;
+use brolga_cpu::core::translated::status_of;
+use cranelift_codegen::ir::{AbiParam, InstBuilder, Signature, types};
+use cranelift_codegen::isa::{CallConv, TargetIsa};
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use cranelift_jit::{JITBuilder, JITModule};
+use cranelift_module::{Linkage, Module, ModuleError};
+
+use crate::translate::region_signature;
+
+/// Calls a region: the core, the TLB's table, IP, instructions left, the region's address.
+type Trampoline = unsafe extern "sysv64" fn(*mut Core, u64, u64, u64, u64);
+
+/// What all regions need of the host, made once.
+pub(crate) struct Entrance {
+    trampoline: Trampoline,
+    /// Owns the trampoline's memory.
+    _module: JITModule,
+}
+
+impl Entrance {
+    pub(crate) fn new(isa: Arc<dyn TargetIsa>) -> Result<Entrance, Box<ModuleError>> {
+        let builder = JITBuilder::with_isa(isa, cranelift_module::default_libcall_names());
+        let mut module = JITModule::new(builder);
+        let mut context = module.make_context();
+        let mut signature = Signature::new(CallConv::SystemV);
+        signature.params.extend([AbiParam::new(types::I64); 5]);
+        context.func.signature = signature;
+        let mut memory = FunctionBuilderContext::new();
+        let mut f = FunctionBuilder::new(&mut context.func, &mut memory);
+        let region = f.import_signature(region_signature());
+        let block = f.create_block();
+        f.append_block_params_for_function_params(block);
+        f.switch_to_block(block);
+        f.seal_block(block);
+        let arguments = f.block_params(block).to_vec();
+        f.ins().call_indirect(region, arguments[4], &arguments[..4]);
+        f.ins().return_(&[]);
+        f.finalize(module.target_config());
+        let id = module
+            .declare_anonymous_function(&context.func.signature)
+            .and_then(|id| module.define_function(id, &mut context).map(|()| id))
+            .map_err(Box::new)?;
+        module.clear_context(&mut context);
+        module.finalize_definitions().map_err(Box::new)?;
+        let code = module.get_finalized_function(id);
+        debug_assert_eq!(module.declarations().get_function_decl(id).linkage, Linkage::Local);
+        // SAFETY: the function was just built with this signature and calling convention, and
+        // `_module` keeps its memory.
+        let trampoline = unsafe { std::mem::transmute::<*const u8, Trampoline>(code) };
+        Ok(Entrance { trampoline, _module: module })
+    }
+
+    /// Runs the region at `code` with `left` instructions of the slice left.
+    pub(crate) fn run(&self, core: &mut Core, code: *const u8, ip: u64, left: u64) {
+        core.translated.slow_path = slow_path as *const () as u64;
+        core.translated.status = status_of as *const () as u64;
+        let table = core.tlb_table();
+        // SAFETY: `code` is a live region of the arena: code of `region_signature`, which accesses
+        // the core's own fields, the TLB's current table, the jump cache and the link cells that
+        // the caller has put into `core.translated`, and guest RAM through hits in the TLB.
+        // Nothing but the slow path touches the core meanwhile, through the same pointer.
+        unsafe { (self.trampoline)(core, table, ip, left, code as u64) }
+    }
+}
+
+/// What the slow path's thunk calls.
+extern "sysv64" fn access(core: &mut Core) {
+    core.translated_access();
+}
+
+/// The slow path as regions call it (Cranelift's `preserve_all`): no register changes, so that
+/// the fast path beside it keeps its values where they are. Saves what the host's ABI lets
+/// `access` change: System V psABI for AMD64, 3.2.1.
+#[cfg(target_arch = "x86_64")]
+#[unsafe(naked)]
+extern "C" fn slow_path() {
+    std::arch::naked_asm!(
+        "push rbp",
+        "mov rbp, rsp",
+        "push rax",
+        "push rcx",
+        "push rdx",
+        "push rsi",
+        "push rdi",
+        "push r8",
+        "push r9",
+        "push r10",
+        "push r11",
+        "sub rsp, 264",
+        "movaps [rsp], xmm0",
+        "movaps [rsp + 16], xmm1",
+        "movaps [rsp + 32], xmm2",
+        "movaps [rsp + 48], xmm3",
+        "movaps [rsp + 64], xmm4",
+        "movaps [rsp + 80], xmm5",
+        "movaps [rsp + 96], xmm6",
+        "movaps [rsp + 112], xmm7",
+        "movaps [rsp + 128], xmm8",
+        "movaps [rsp + 144], xmm9",
+        "movaps [rsp + 160], xmm10",
+        "movaps [rsp + 176], xmm11",
+        "movaps [rsp + 192], xmm12",
+        "movaps [rsp + 208], xmm13",
+        "movaps [rsp + 224], xmm14",
+        "movaps [rsp + 240], xmm15",
+        "call {access}",
+        "movaps xmm0, [rsp]",
+        "movaps xmm1, [rsp + 16]",
+        "movaps xmm2, [rsp + 32]",
+        "movaps xmm3, [rsp + 48]",
+        "movaps xmm4, [rsp + 64]",
+        "movaps xmm5, [rsp + 80]",
+        "movaps xmm6, [rsp + 96]",
+        "movaps xmm7, [rsp + 112]",
+        "movaps xmm8, [rsp + 128]",
+        "movaps xmm9, [rsp + 144]",
+        "movaps xmm10, [rsp + 160]",
+        "movaps xmm11, [rsp + 176]",
+        "movaps xmm12, [rsp + 192]",
+        "movaps xmm13, [rsp + 208]",
+        "movaps xmm14, [rsp + 224]",
+        "movaps xmm15, [rsp + 240]",
+        "add rsp, 264",
+        "pop r11",
+        "pop r10",
+        "pop r9",
+        "pop r8",
+        "pop rdi",
+        "pop rsi",
+        "pop rdx",
+        "pop rcx",
+        "pop rax",
+        "pop rbp",
+        "ret",
+        access = sym access,
+    )
+}

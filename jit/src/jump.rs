@@ -1,0 +1,102 @@
+//! How one region finds the next: a table in which indirect branches, and those to other pages,
+//! look their targets up, and link cells for those inside a page.
+
+use brolga_cpu::block::JumpKey;
+use brolga_mmu::Linear;
+
+/// Bits of the table's index.
+pub(crate) const JUMP_BITS: u32 = 14;
+/// Link cells there are.
+const CELLS: usize = 1 << 20;
+
+/// An entry: generated code compares the first two fields and jumps to the third.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(crate) struct JumpEntry {
+    /// The linear address of the target.
+    pub(crate) linear: u64,
+    /// The mappings and the mode under which it holds ([`JumpKey::number`]).
+    pub(crate) key: u64,
+    /// The host address of the region.
+    pub(crate) code: u64,
+    unused: u64,
+}
+
+impl JumpEntry {
+    /// No key has all bits set.
+    const NONE: JumpEntry = JumpEntry { linear: 0, key: u64::MAX, code: 0, unused: 0 };
+}
+
+/// The table and the cells.
+pub(crate) struct Jumps {
+    table: Box<[JumpEntry]>,
+    cells: Box<[u64]>,
+    cells_used: usize,
+}
+
+impl Jumps {
+    pub(crate) fn new() -> Jumps {
+        let table = vec![JumpEntry::NONE; 1 << JUMP_BITS].into_boxed_slice();
+        Jumps { table, cells: vec![0; CELLS].into_boxed_slice(), cells_used: 0 }
+    }
+
+    /// Spreads the entries of different keys over the table.
+    pub(crate) fn key_hash(key: JumpKey) -> u64 {
+        key.number().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40
+    }
+
+    fn slot(at: Linear, key: JumpKey) -> usize {
+        (at.0 ^ Self::key_hash(key)) as usize & ((1 << JUMP_BITS) - 1)
+    }
+
+    pub(crate) fn find(&self, at: Linear, key: JumpKey) -> Option<u64> {
+        let entry = &self.table[Self::slot(at, key)];
+        (entry.linear == at.0 && entry.key == key.number()).then_some(entry.code)
+    }
+
+    /// Enters a target; the slot it took.
+    pub(crate) fn enter(&mut self, at: Linear, key: JumpKey, code: u64) -> u32 {
+        let slot = Self::slot(at, key);
+        self.table[slot] = JumpEntry { linear: at.0, key: key.number(), code, unused: 0 };
+        slot as u32
+    }
+
+    /// Empties a slot that leads to `code`.
+    pub(crate) fn forget(&mut self, slot: u32, code: u64) {
+        let entry = &mut self.table[slot as usize];
+        if entry.code == code {
+            *entry = JumpEntry::NONE;
+        }
+    }
+
+    /// The first of `count` cells that nobody uses; `None` if there are no more.
+    pub(crate) fn first_free_cell(&self, count: usize) -> Option<u32> {
+        (self.cells_used + count <= CELLS).then_some(self.cells_used as u32)
+    }
+
+    /// Takes `count` cells.
+    pub(crate) fn take_cells(&mut self, count: usize) {
+        self.cells_used += count;
+    }
+
+    /// Makes a cell lead to `code`; 0 empties it.
+    pub(crate) fn link(&mut self, cell: u32, code: u64) {
+        if let Some(cell) = self.cells.get_mut(cell as usize) {
+            *cell = code;
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.table.fill(JumpEntry::NONE);
+        self.cells[..self.cells_used].fill(0);
+        self.cells_used = 0;
+    }
+
+    pub(crate) fn table_address(&self) -> u64 {
+        self.table.as_ptr() as u64
+    }
+
+    pub(crate) fn cells_address(&self) -> u64 {
+        self.cells.as_ptr() as u64
+    }
+}

@@ -1,0 +1,386 @@
+//! Which guest code becomes one region, and what is known about it before translation: its blocks,
+//! the edges between them, and which registers and flags matter where.
+
+use brolga_cpu::block::Mode;
+use brolga_cpu::cpuid::CpuModel;
+use brolga_cpu::decode::{Decoded, decode};
+use brolga_mmu::PAGE_SIZE;
+
+use crate::survey::{Effects, RegSet, Survey, Transfer};
+
+/// Most blocks of a region.
+const MAX_BLOCKS: usize = 24;
+/// Most instructions of a region.
+const MAX_INSNS: usize = 400;
+
+/// Where a block of a region continues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Nowhere that translation knows of.
+    Outside,
+    /// At the block with this index.
+    Block(usize),
+}
+
+/// A straight run of instructions.
+#[derive(Debug)]
+pub(crate) struct PlanBlock {
+    /// Offset in the page of the first instruction.
+    pub(crate) start: u16,
+    /// Offset of the first byte behind it.
+    pub(crate) end: u16,
+    /// What each instruction does.
+    pub(crate) insns: Vec<Effects>,
+    /// The instruction behind the last one cannot be translated: execution leaves for it.
+    pub(crate) leaves: bool,
+    /// Where a taken jump or branch at the end goes.
+    pub(crate) taken: Next,
+    /// Where it goes otherwise.
+    pub(crate) falls: Next,
+    /// Edges that lead here, the region's entry among them.
+    pub(crate) predecessors: usize,
+    /// The slice's budget is looked at here: what a path without another such place costs at most.
+    pub(crate) poll: Option<u64>,
+    /// General and vector registers that may have changed since the region was entered.
+    pub(crate) dirty: RegSet,
+    pub(crate) vector_dirty: RegSet,
+    /// The flags may have changed since the region was entered.
+    pub(crate) flags_dirty: bool,
+    /// What they are at the start matters.
+    pub(crate) flags_live: bool,
+}
+
+/// A region.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// The entry is the first block; every block but for loops comes after its predecessors.
+    pub(crate) blocks: Vec<PlanBlock>,
+    /// Registers whose values at the entry matter.
+    pub(crate) live_in: RegSet,
+    pub(crate) vector_live_in: RegSet,
+    /// Some instruction computes under the guest's MXCSR.
+    pub(crate) uses_mxcsr: bool,
+}
+
+impl Plan {
+    /// Offset in the page of the entry.
+    pub(crate) fn entry(&self) -> u16 {
+        self.blocks[0].start
+    }
+
+    /// Guest instructions.
+    pub(crate) fn insns(&self) -> usize {
+        self.blocks.iter().map(|b| b.insns.len()).sum()
+    }
+
+    /// The byte ranges in the page that the region was made from.
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = (u16, u16)> + '_ {
+        self.blocks.iter().map(|b| (b.start, b.end))
+    }
+}
+
+/// Plans the region that begins at offset `entry` of `page`. `warm` says of an offset whether a
+/// block there is worth its translation. `None` if the first instruction cannot be translated.
+pub(crate) fn plan(
+    page: &[u8],
+    entry: u16,
+    mode: Mode,
+    model: &CpuModel,
+    warm: &dyn Fn(u16) -> bool,
+) -> Option<Plan> {
+    let mut runs = discover(page, entry, mode, model, warm)?;
+    split_at_leaders(&mut runs);
+    let blocks = order(connect(runs), entry);
+    let mut plan = Plan { blocks, live_in: 0, vector_live_in: 0, uses_mxcsr: false };
+    plan.uses_mxcsr = plan.blocks.iter().any(|b| b.insns.iter().any(|i| i.uses_mxcsr));
+    place_polls(&mut plan.blocks);
+    spread_dirt(&mut plan.blocks);
+    find_live(&mut plan);
+    Some(plan)
+}
+
+/// A run of instructions as decoded: [`PlanBlock`] before its edges are known.
+struct Run {
+    start: u16,
+    end: u16,
+    insns: Vec<Effects>,
+    /// Offset of each instruction from the start.
+    offsets: Vec<u16>,
+    leaves: bool,
+    /// Page offsets of the successors inside the page.
+    taken: Option<u16>,
+    falls: Option<u16>,
+}
+
+fn discover(
+    page: &[u8],
+    entry: u16,
+    mode: Mode,
+    model: &CpuModel,
+    warm: &dyn Fn(u16) -> bool,
+) -> Option<Vec<Run>> {
+    let mut runs: Vec<Run> = Vec::new();
+    let mut queue = std::collections::VecDeque::from([entry]);
+    let mut total = 0;
+    while let Some(at) = queue.pop_front() {
+        let known = runs.iter().any(|r| r.start == at);
+        if known || runs.len() >= MAX_BLOCKS || total >= MAX_INSNS || at != entry && !warm(at) {
+            continue;
+        }
+        let Some(run) = survey(page, at, mode, model) else { continue };
+        total += run.insns.len();
+        queue.extend(run.falls.iter().chain(run.taken.iter()));
+        runs.push(run);
+    }
+    (runs.first()?.start == entry).then_some(runs)
+}
+
+/// Decodes the run at `at`; `None` if not even its first instruction can be translated.
+fn survey(page: &[u8], at: u16, mode: Mode, model: &CpuModel) -> Option<Run> {
+    let code = page.get(usize::from(at)..)?;
+    let code = &code[..code.len().min(256)];
+    let Decoded::Block(block) = decode::<Survey>(code, mode, model, usize::MAX) else {
+        return None;
+    };
+    let mut run = Run {
+        start: at,
+        end: at,
+        insns: Vec::new(),
+        offsets: Vec::new(),
+        leaves: false,
+        taken: None,
+        falls: None,
+    };
+    let code16 = mode.bitness() == 16;
+    for op in &block.ops {
+        let mut survey = Survey { code16, ..Survey::default() };
+        let Ok(()) = (op.handler)(&mut survey, &op.insn);
+        if survey.effects.unsupported {
+            run.leaves = true;
+            break;
+        }
+        run.insns.push(survey.effects);
+        run.offsets.push(op.insn.at);
+        run.end = at + op.insn.next;
+    }
+    let last = run.insns.last()?;
+    let inside = |offset: i64| {
+        u16::try_from(i64::from(at) + offset).ok().filter(|at| u64::from(*at) < PAGE_SIZE)
+    };
+    let next = inside(i64::from(run.end - at));
+    match last.transfer {
+        Some(Transfer::Jump(target)) => run.taken = target.and_then(inside),
+        Some(Transfer::Branch(target)) => {
+            (run.taken, run.falls) = (target.and_then(inside), next);
+        }
+        None if run.leaves => {}
+        None => run.falls = next,
+    }
+    Some(run)
+}
+
+/// Ends each run where another begins.
+fn split_at_leaders(runs: &mut [Run]) {
+    let starts: Vec<u16> = runs.iter().map(|r| r.start).collect();
+    for run in runs {
+        let cut = starts
+            .iter()
+            .filter(|s| **s > run.start && **s < run.end)
+            .filter_map(|s| run.offsets.iter().position(|o| run.start + o == *s))
+            .min();
+        if let Some(n) = cut {
+            run.end = run.start + run.offsets[n];
+            run.insns.truncate(n);
+            run.offsets.truncate(n);
+            (run.leaves, run.taken, run.falls) = (false, None, Some(run.end));
+        }
+    }
+}
+
+fn connect(runs: Vec<Run>) -> Vec<PlanBlock> {
+    let starts: Vec<u16> = runs.iter().map(|r| r.start).collect();
+    let find = |at: Option<u16>| match at.and_then(|at| starts.iter().position(|s| *s == at)) {
+        Some(index) => Next::Block(index),
+        None => Next::Outside,
+    };
+    runs.into_iter()
+        .map(|r| PlanBlock {
+            start: r.start,
+            end: r.end,
+            insns: r.insns,
+            leaves: r.leaves,
+            taken: find(r.taken),
+            falls: find(r.falls),
+            predecessors: 0,
+            poll: None,
+            dirty: 0,
+            vector_dirty: 0,
+            flags_dirty: false,
+            flags_live: false,
+        })
+        .collect()
+}
+
+impl PlanBlock {
+    fn successors(&self) -> impl Iterator<Item = usize> + use<> {
+        [self.falls, self.taken].into_iter().filter_map(|next| match next {
+            Next::Block(index) => Some(index),
+            Next::Outside => None,
+        })
+    }
+}
+
+/// Sorts the blocks into reverse post-order, the entry first, and drops those that splitting has
+/// cut off.
+fn order(blocks: Vec<PlanBlock>, entry: u16) -> Vec<PlanBlock> {
+    let first = blocks.iter().position(|b| b.start == entry).unwrap_or(0);
+    let mut post = Vec::with_capacity(blocks.len());
+    let mut seen = vec![false; blocks.len()];
+    let mut stack = vec![(first, blocks[first].successors().collect::<Vec<_>>())];
+    seen[first] = true;
+    while let Some((index, left)) = stack.last_mut() {
+        match left.pop() {
+            Some(next) if !seen[next] => {
+                seen[next] = true;
+                let successors = blocks[next].successors().collect();
+                stack.push((next, successors));
+            }
+            Some(_) => {}
+            None => {
+                post.push(*index);
+                stack.pop();
+            }
+        }
+    }
+    post.reverse();
+    let mut place = vec![usize::MAX; blocks.len()];
+    for (new, old) in post.iter().enumerate() {
+        place[*old] = new;
+    }
+    let mut kept: Vec<Option<PlanBlock>> = blocks.into_iter().map(Some).collect();
+    let mut ordered: Vec<PlanBlock> = post.iter().filter_map(|old| kept[*old].take()).collect();
+    for block in &mut ordered {
+        for next in [&mut block.taken, &mut block.falls] {
+            if let Next::Block(index) = next {
+                *index = place[*index];
+            }
+        }
+    }
+    ordered[0].predecessors = 1;
+    for index in 0..ordered.len() {
+        for next in ordered[index].successors() {
+            ordered[next].predecessors += 1;
+        }
+    }
+    ordered
+}
+
+/// Puts a poll at the entry and at every loop's head: in reverse post-order, the targets of edges
+/// that do not lead forward. Without the edges into those the region has no cycle.
+fn place_polls(blocks: &mut [PlanBlock]) {
+    let mut polls = vec![false; blocks.len()];
+    polls[0] = true;
+    for (index, block) in blocks.iter().enumerate() {
+        for next in block.successors().filter(|next| *next <= index) {
+            polls[next] = true;
+        }
+    }
+    let mut longest = vec![0; blocks.len()];
+    for index in (0..blocks.len()).rev() {
+        let rest = blocks[index].successors().filter(|n| !polls[*n]).map(|n| longest[n]).max();
+        longest[index] = blocks[index].insns.len() as u64 + rest.unwrap_or(0);
+    }
+    for (index, block) in blocks.iter_mut().enumerate() {
+        block.poll = polls[index].then_some(longest[index].max(1));
+    }
+}
+
+/// Finds what may have changed at the start of each block.
+fn spread_dirt(blocks: &mut [PlanBlock]) {
+    let mut changed = true;
+    while changed {
+        changed = false;
+        for index in 0..blocks.len() {
+            let block = &blocks[index];
+            let mut after = (block.dirty, block.vector_dirty, block.flags_dirty);
+            for insn in &block.insns {
+                after.0 |= insn.writes;
+                after.1 |= insn.vector_writes;
+                after.2 |= insn.writes_flags;
+            }
+            for next in blocks[index].successors() {
+                let next = &mut blocks[next];
+                let before = (next.dirty, next.vector_dirty, next.flags_dirty);
+                next.dirty |= after.0;
+                next.vector_dirty |= after.1;
+                next.flags_dirty |= after.2;
+                changed |= before != (next.dirty, next.vector_dirty, next.flags_dirty);
+            }
+        }
+    }
+}
+
+/// What matters at a point.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Live {
+    regs: RegSet,
+    vectors: RegSet,
+    flags: bool,
+}
+
+/// Finds what matters at the start of each block: what is read, and what has to be stored wherever
+/// execution may leave.
+fn find_live(plan: &mut Plan) {
+    let blocks = &mut plan.blocks;
+    let mut live = vec![Live::default(); blocks.len()];
+    let mut changed = true;
+    while changed {
+        changed = false;
+        for index in (0..blocks.len()).rev() {
+            let now = live_at_start(&blocks[index], &live);
+            changed |= now != live[index];
+            live[index] = now;
+        }
+    }
+    for (block, live) in blocks.iter_mut().zip(&live) {
+        block.flags_live = live.flags;
+    }
+    plan.live_in = live[0].regs;
+    plan.vector_live_in = live[0].vectors;
+}
+
+fn live_at_start(block: &PlanBlock, live: &[Live]) -> Live {
+    // What is dirty before each instruction, and after the last.
+    let mut dirt = vec![(block.dirty, block.vector_dirty)];
+    for insn in &block.insns {
+        let (regs, vectors) = dirt[dirt.len() - 1];
+        dirt.push((regs | insn.writes, vectors | insn.vector_writes));
+    }
+    let (regs, vectors) = dirt[dirt.len() - 1];
+    let leaves = block.taken == Next::Outside || block.falls == Next::Outside;
+    let mut now = match leaves {
+        true => Live { regs, vectors, flags: true },
+        false => Live::default(),
+    };
+    for next in block.successors() {
+        now.regs |= live[next].regs;
+        now.vectors |= live[next].vectors;
+        now.flags |= live[next].flags;
+    }
+    for (insn, (regs, vectors)) in block.insns.iter().zip(&dirt).rev() {
+        now.regs = now.regs & !insn.replaces | insn.reads;
+        now.vectors = now.vectors & !(insn.vector_writes & !insn.vector_reads) | insn.vector_reads;
+        now.flags = now.flags && !insn.replaces_flags || insn.reads_flags;
+        if insn.may_leave {
+            now.regs |= regs;
+            now.vectors |= vectors;
+            now.flags = true;
+        }
+    }
+    if block.poll.is_some() {
+        now.regs |= block.dirty;
+        now.vectors |= block.vector_dirty;
+        now.flags = true;
+    }
+    now
+}

@@ -1,0 +1,338 @@
+//! The second tier: the regions there are, how they are found, and what ends them.
+
+use std::collections::HashMap;
+
+use brolga_cpu::block::{BlockCache, Mode};
+use brolga_cpu::core::tier::{Left, Tier};
+use brolga_cpu::core::{Core, is_canonical};
+use brolga_mmu::{GuestPhys, Linear, PAGE_SIZE};
+use rustc_hash::FxBuildHasher;
+
+use crate::arena::{ArenaError, CodeArena, CodeId};
+use crate::compile::{CompileError, Compiler, host_isa};
+use crate::enter::Entrance;
+use crate::jump::{JUMP_BITS, Jumps};
+use crate::plan::{Plan, plan};
+use crate::translate::{Reason, Request};
+
+/// Most link cells of one region: two for each of its blocks.
+const MAX_LINKS: usize = 64;
+
+/// How the translator works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JitConfig {
+    /// Executions after which a block is translated; 1 translates everything at once.
+    pub threshold: u32,
+    /// Bytes of machine code that are kept.
+    pub cache_bytes: usize,
+}
+
+impl Default for JitConfig {
+    fn default() -> Self {
+        JitConfig { threshold: 1000, cache_bytes: 64 << 20 }
+    }
+}
+
+/// Why there is no translator.
+#[derive(Debug, thiserror::Error)]
+pub enum JitError {
+    /// No memory for code.
+    #[error(transparent)]
+    Arena(#[from] ArenaError),
+    /// No compiler.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// The entry could not be built.
+    #[error("Cranelift's JIT module: {0}")]
+    Module(#[from] Box<cranelift_module::ModuleError>),
+}
+
+/// What has been done, for `--jit-stats`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct JitStats {
+    /// Regions translated.
+    pub regions: u64,
+    /// Guest instructions translated.
+    pub insns: u64,
+    /// Bytes of machine code made.
+    pub code_bytes: u64,
+    /// Times that translated code was entered from the run loop.
+    pub entries: u64,
+    /// Times that it left for the interpreter to execute an instruction.
+    pub interpreted: u64,
+    /// Times that everything was dropped for want of room.
+    pub flushes: u64,
+}
+
+struct Region {
+    code: CodeId,
+    entry: u64,
+    place: GuestPhys,
+    mode: Mode,
+    /// Offsets in the page of what it was made from.
+    pieces: Vec<(u16, u16)>,
+    /// Cells that lead here, and slots of the jump cache that do.
+    incoming: Vec<u32>,
+    slots: Vec<u32>,
+}
+
+/// Index of a region.
+type RegionId = u32;
+
+/// The translator and its regions.
+pub struct Jit {
+    config: JitConfig,
+    compiler: Compiler,
+    entrance: Entrance,
+    arena: CodeArena,
+    jumps: Jumps,
+    regions: Vec<Option<Region>>,
+    free: Vec<RegionId>,
+    by_place: HashMap<(GuestPhys, Mode), RegionId, FxBuildHasher>,
+    by_page: HashMap<u64, Vec<RegionId>, FxBuildHasher>,
+    /// The cell through which code has just left: what is entered next is linked to it.
+    unlinked: Option<(u32, u64)>,
+    stats: JitStats,
+}
+
+impl Jit {
+    /// A translator that has translated nothing yet.
+    pub fn new(config: JitConfig) -> Result<Jit, JitError> {
+        Ok(Jit {
+            compiler: Compiler::new()?,
+            entrance: Entrance::new(host_isa()?)?,
+            arena: CodeArena::new(config.cache_bytes)?,
+            jumps: Jumps::new(),
+            regions: Vec::new(),
+            free: Vec::new(),
+            by_place: HashMap::default(),
+            by_page: HashMap::default(),
+            unlinked: None,
+            stats: JitStats::default(),
+            config,
+        })
+    }
+
+    /// What has been done so far.
+    pub fn stats(&self) -> JitStats {
+        self.stats
+    }
+
+    /// The region that begins at `place`, translated now if there is none.
+    fn region(
+        &mut self,
+        core: &mut Core,
+        blocks: &BlockCache<Core>,
+        place: GuestPhys,
+    ) -> Option<RegionId> {
+        let mode = core.mode();
+        if let Some(id) = self.by_place.get(&(place, mode)) {
+            return Some(*id);
+        }
+        let mut page = [0; PAGE_SIZE as usize];
+        core.mem.map.read_slice(place.page_base(), &mut page).ok()?;
+        let all = self.config.threshold <= 1;
+        let base = place.page_base();
+        let warm = |at: u16| all || blocks.is_warm(GuestPhys(base.0 + u64::from(at)), mode);
+        let plan = plan(&page, place.page_offset() as u16, mode, &core.model, &warm)?;
+        let first_cell = match self.jumps.first_free_cell(MAX_LINKS) {
+            Some(cell) => cell,
+            None => {
+                self.flush();
+                0
+            }
+        };
+        let model = core.model.clone();
+        let request = Request {
+            plan: &plan,
+            page: &page,
+            mode,
+            model: &model,
+            first_cell,
+            jump_bits: JUMP_BITS,
+        };
+        let (code, links) = match self.compiler.compile(&request) {
+            Ok(compiled) => compiled,
+            Err(error) => {
+                tracing::warn!("the code at {place} is not translated: {error}");
+                eprintln!("{plan:#x?} {} {error:?}", self.compiler.clif()); panic!();
+                return None;
+            }
+        };
+        let code = self.publish(&code)?;
+        self.jumps.take_cells(links.len());
+        self.add(core, place, mode, &plan, code)
+    }
+
+    /// Takes code into the arena, which starts afresh when it is full.
+    fn publish(&mut self, code: &[u8]) -> Option<CodeId> {
+        self.stats.code_bytes += code.len() as u64;
+        if let Ok(id) = self.arena.publish(code) {
+            return Some(id);
+        }
+        self.flush();
+        self.arena.publish(code).ok()
+    }
+
+    fn add(
+        &mut self,
+        core: &mut Core,
+        place: GuestPhys,
+        mode: Mode,
+        plan: &Plan,
+        code: CodeId,
+    ) -> Option<RegionId> {
+        let entry = self.arena.entry(code)? as u64;
+        let pieces: Vec<_> = plan.pieces().collect();
+        for (start, end) in &pieces {
+            let at = GuestPhys(place.page_base().0 + u64::from(*start));
+            if core.mem.code.mark(at, u64::from(end - start)) {
+                core.mem.tlb.drop_write(at);
+            }
+        }
+        self.stats.regions += 1;
+        self.stats.insns += plan.insns() as u64;
+        let (incoming, slots) = (Vec::new(), Vec::new());
+        let region = Region { code, entry, place, mode, pieces, incoming, slots };
+        let id = self.free.pop().unwrap_or_else(|| {
+            self.regions.push(None);
+            self.regions.len() as RegionId - 1
+        });
+        self.regions[id as usize] = Some(region);
+        self.by_place.insert((place, mode), id);
+        self.by_page.entry(place.page_number()).or_default().push(id);
+        Some(id)
+    }
+
+    /// Drops a region; its code is free.
+    fn drop_region(&mut self, id: RegionId) {
+        let Some(region) = self.regions[id as usize].take() else { return };
+        for cell in region.incoming {
+            self.jumps.link(cell, 0);
+        }
+        for slot in region.slots {
+            self.jumps.forget(slot, region.entry);
+        }
+        self.arena.free(region.code);
+        self.by_place.remove(&(region.place, region.mode));
+        self.free.push(id);
+    }
+
+    /// Drops everything.
+    fn flush(&mut self) {
+        self.stats.flushes += 1;
+        self.regions.clear();
+        self.free.clear();
+        self.by_place.clear();
+        self.by_page.clear();
+        self.jumps.clear();
+        self.arena.reset();
+        self.unlinked = None;
+    }
+
+    /// The code for `at`, known to the jump cache from now on.
+    fn find(
+        &mut self,
+        core: &mut Core,
+        blocks: &BlockCache<Core>,
+        place: GuestPhys,
+        at: Linear,
+    ) -> Option<u64> {
+        let key = core.jump_key();
+        let known = self.jumps.find(at, key);
+        let link = self.unlinked.take().filter(|(_, now)| *now == core.now());
+        if let (Some(code), None) = (known, link) {
+            return Some(code);
+        }
+        let id = self.region(core, blocks, place)?;
+        let region = self.regions[id as usize].as_mut()?;
+        if known.is_none() {
+            region.slots.push(self.jumps.enter(at, key, region.entry));
+        }
+        if let Some((cell, _)) = link {
+            self.jumps.link(cell, region.entry);
+            region.incoming.push(cell);
+        }
+        Some(region.entry)
+    }
+}
+
+/// Whether a near jump from code around `at` stays canonical: translated code does not look.
+fn far_from_the_edge(at: Linear) -> bool {
+    const REACH: u64 = (1 << 31) + PAGE_SIZE;
+    is_canonical(at.0.wrapping_sub(REACH)) && is_canonical(at.0.wrapping_add(REACH))
+}
+
+impl Tier for Jit {
+    const TRANSLATES: bool = true;
+
+    fn threshold(&self) -> u32 {
+        self.config.threshold
+    }
+
+    fn run(
+        &mut self,
+        core: &mut Core,
+        blocks: &BlockCache<Core>,
+        place: GuestPhys,
+        at: Linear,
+        ip: u64,
+    ) -> Left {
+        let mode = core.mode();
+        if mode.has(Mode::ALIGNMENT_CHECKED) || mode.has(Mode::CODE64) && !far_from_the_edge(at) {
+            return Left::NotEntered;
+        }
+        let Some(code) = self.find(core, blocks, place, at) else { return Left::NotEntered };
+        let key = core.jump_key();
+        core.translated.key = key.number();
+        core.translated.key_hash = Jumps::key_hash(key);
+        core.translated.jump_cache = self.jumps.table_address();
+        core.translated.cells = self.jumps.cells_address();
+        self.stats.entries += 1;
+        let left = core.left_in_slice();
+        self.entrance.run(core, code as *const u8, ip, left);
+        core.retire_until_left(core.translated.budget);
+        match Reason::from_number(core.translated.exit) {
+            Reason::LookUp => Left::GoOn,
+            Reason::Budget => Left::Slice,
+            Reason::Interpret => {
+                self.stats.interpreted += 1;
+                Left::Interpret
+            }
+            Reason::Link => {
+                self.unlinked = Some((core.translated.cell as u32, core.now()));
+                Left::GoOn
+            }
+        }
+    }
+
+    fn invalidate(&mut self, at: GuestPhys, len: u64) {
+        let Some(ids) = self.by_page.remove(&at.page_number()) else { return };
+        let (first, end) = (at.page_offset(), at.page_offset() + len);
+        let mut kept = Vec::new();
+        for id in ids {
+            let Some(region) = &self.regions[id as usize] else { continue };
+            let hit = |(start, stop): &(u16, u16)| u64::from(*start) < end && first < u64::from(*stop);
+            if region.pieces.iter().any(hit) {
+                self.drop_region(id);
+            } else {
+                kept.push(id);
+            }
+        }
+        if !kept.is_empty() {
+            self.by_page.insert(at.page_number(), kept);
+        }
+    }
+
+    fn in_page(&self, page: u64) -> Vec<(GuestPhys, u64)> {
+        let regions = self.by_page.get(&page).into_iter().flatten();
+        let regions = regions.filter_map(|id| self.regions[*id as usize].as_ref());
+        let pieces = regions.flat_map(|region| &region.pieces);
+        let base = page * PAGE_SIZE;
+        pieces.map(|(s, e)| (GuestPhys(base + u64::from(*s)), u64::from(e - s))).collect()
+    }
+
+    fn clear(&mut self) {
+        self.flush();
+    }
+}

@@ -1,0 +1,511 @@
+//! Status flags while code is translated: which operation set them last is mostly known, and a
+//! condition is then one comparison. The formulas are those of [`brolga_cpu::flags`], which define
+//! what they mean; a test compares the two.
+
+use brolga_cpu::backend::Bin;
+use brolga_cpu::core::translated::{offset, packed_flag_op};
+use brolga_cpu::flags::{Cond, FlagOp};
+use brolga_cpu::vcpu::rflags;
+use brolga_mmu::Width;
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::{InstBuilder, Value, types};
+
+use super::node::{Kind, Node, int};
+use super::{Translator, at, trusted};
+
+/// Index of a state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FlagsId(u32);
+
+impl FlagsId {
+    /// The first state: [`State::Untouched`].
+    pub(super) const UNTOUCHED: FlagsId = FlagsId(0);
+}
+
+/// Where the flags stand.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum State {
+    /// As the region found them: in the vCPU.
+    Untouched,
+    /// Set by a known operation. `exact`: the result is that of the operation itself, without a
+    /// carry or borrow in.
+    Produced { op: FlagOp, w: Width, r: Node, a: Node, b: Node, exact: bool },
+    /// Set by one or the other.
+    If { c: Node, then: FlagsId, otherwise: FlagsId },
+    /// Values that several paths bring; `op` is packed.
+    Merged { r: Value, a: Value, b: Value, op: Value },
+}
+
+/// A lazy state in 64-bit values; `op` is packed, in 16 bits.
+#[derive(Clone, Copy)]
+pub(super) struct Parts {
+    pub(super) r: Value,
+    pub(super) a: Value,
+    pub(super) b: Value,
+    pub(super) op: Value,
+}
+
+/// The condition codes without their negations.
+#[derive(Clone, Copy)]
+enum Base {
+    Overflow,
+    Below,
+    Zero,
+    BelowOrEqual,
+    Sign,
+    Parity,
+    Less,
+    LessOrEqual,
+}
+
+fn base(cc: Cond) -> (Base, bool) {
+    use Base::*;
+    let all = [Overflow, Below, Zero, BelowOrEqual, Sign, Parity, Less, LessOrEqual];
+    (all[cc as usize / 2], cc as usize % 2 == 1)
+}
+
+/// What a condition on an operation is computed from.
+struct Producer {
+    op: FlagOp,
+    w: Width,
+    r: Node,
+    a: Node,
+    b: Node,
+    exact: bool,
+}
+
+impl Translator<'_> {
+    pub(super) fn flag_state(&mut self, state: State) -> FlagsId {
+        self.flag_states.push(state);
+        FlagsId(self.flag_states.len() as u32 - 1)
+    }
+
+    pub(super) fn state(&self, id: FlagsId) -> State {
+        self.flag_states[id.0 as usize]
+    }
+
+    /// The state after an operation.
+    pub(super) fn produced(&mut self, op: FlagOp, w: Width, r: Node, a: Node, b: Node) -> FlagsId {
+        let exact = match op {
+            FlagOp::Add => self.kind(r) == Kind::Bin(Bin::Add, a, b),
+            FlagOp::Sub => self.kind(r) == Kind::Bin(Bin::Sub, a, b),
+            _ => false,
+        };
+        self.flag_state(State::Produced { op, w, r, a, b, exact })
+    }
+
+    /// The state after an operation that sets flags only if `c`.
+    pub(super) fn produced_if(
+        &mut self,
+        c: Node,
+        op: FlagOp,
+        w: Width,
+        r: Node,
+        a: Node,
+        b: Node,
+    ) -> FlagsId {
+        let otherwise = self.flags;
+        let then = self.produced(op, w, r, a, b);
+        self.flag_state(State::If { c, then, otherwise })
+    }
+
+    /// A condition, 0 or 1 in 8 bits.
+    pub(super) fn flag(&mut self, flags: FlagsId, cc: Cond) -> Value {
+        let (base, negated) = base(cc);
+        let v = match self.state(flags) {
+            State::Produced { op, w, r, a, b, exact } => {
+                self.produced_flag(&Producer { op, w, r, a, b, exact }, base)
+            }
+            State::If { c, then, otherwise } => {
+                let even = even(cc);
+                let c = self.condition(c);
+                let (x, y) = (self.flag(then, even), self.flag(otherwise, even));
+                self.f.ins().select(c, x, y)
+            }
+            State::Untouched | State::Merged { .. } => self.unknown_flag(flags, base),
+        };
+        if negated { self.f.ins().bxor_imm_u(v, 1) } else { v }
+    }
+
+    fn produced_flag(&mut self, p: &Producer, base: Base) -> Value {
+        if p.op == FlagOp::Bits {
+            let r = self.wide(p.r);
+            return self.bit_flag(r, base);
+        }
+        if p.op == FlagOp::Sub && p.exact {
+            let cc = match base {
+                Base::Zero => Some(IntCC::Equal),
+                Base::Below => Some(IntCC::UnsignedLessThan),
+                Base::BelowOrEqual => Some(IntCC::UnsignedLessThanOrEqual),
+                Base::Less => Some(IntCC::SignedLessThan),
+                Base::LessOrEqual => Some(IntCC::SignedLessThanOrEqual),
+                _ => None,
+            };
+            if let Some(cc) = cc {
+                let (a, b) = (self.narrow(p.a, p.w), self.narrow(p.b, p.w));
+                return self.f.ins().icmp(cc, a, b);
+            }
+        }
+        match base {
+            Base::Zero => self.compare_zero(p, IntCC::Equal),
+            Base::Sign => self.compare_zero(p, IntCC::SignedLessThan),
+            Base::Below => self.carry(p),
+            Base::Overflow => self.overflow(p),
+            Base::Parity => {
+                let r = self.narrow(p.r, Width::W8);
+                self.parity(r)
+            }
+            Base::BelowOrEqual if p.op == FlagOp::Logic => self.compare_zero(p, IntCC::Equal),
+            Base::BelowOrEqual => {
+                let (x, y) = (self.carry(p), self.compare_zero(p, IntCC::Equal));
+                self.f.ins().bor(x, y)
+            }
+            Base::Less if p.op == FlagOp::Logic => self.compare_zero(p, IntCC::SignedLessThan),
+            Base::Less => self.less(p),
+            Base::LessOrEqual if p.op == FlagOp::Logic => {
+                self.compare_zero(p, IntCC::SignedLessThanOrEqual)
+            }
+            Base::LessOrEqual => {
+                let (x, y) = (self.less(p), self.compare_zero(p, IntCC::Equal));
+                self.f.ins().bor(x, y)
+            }
+        }
+    }
+
+    fn compare_zero(&mut self, p: &Producer, cc: IntCC) -> Value {
+        let r = self.narrow(p.r, p.w);
+        self.f.ins().icmp_imm_s(cc, r, 0)
+    }
+
+    fn less(&mut self, p: &Producer) -> Value {
+        let (sign, overflow) = (self.compare_zero(p, IntCC::SignedLessThan), self.overflow(p));
+        self.f.ins().bxor(sign, overflow)
+    }
+
+    fn constant_flag(&mut self, on: bool) -> Value {
+        self.f.ins().iconst(types::I8, i64::from(on))
+    }
+
+    /// Whether a value of a width has its top bit set.
+    fn negative(&mut self, v: Value) -> Value {
+        self.f.ins().icmp_imm_s(IntCC::SignedLessThan, v, 0)
+    }
+
+    fn carry(&mut self, p: &Producer) -> Value {
+        match p.op {
+            FlagOp::Add if p.exact => {
+                let (r, a) = (self.narrow(p.r, p.w), self.narrow(p.a, p.w));
+                self.f.ins().icmp(IntCC::UnsignedLessThan, r, a)
+            }
+            FlagOp::Sub if p.exact => {
+                let (a, b) = (self.narrow(p.a, p.w), self.narrow(p.b, p.w));
+                self.f.ins().icmp(IntCC::UnsignedLessThan, a, b)
+            }
+            FlagOp::Add | FlagOp::Sub => self.carry_chain(p),
+            FlagOp::Logic | FlagOp::Bits => self.constant_flag(false),
+            FlagOp::Inc | FlagOp::Dec | FlagOp::Mul => self.is_set(p.b),
+            FlagOp::Shl | FlagOp::Shr | FlagOp::Sar => self.shifted_out(p),
+        }
+    }
+
+    /// Whether a number that is 0 or 1 is 1.
+    fn is_set(&mut self, n: Node) -> Value {
+        if let Kind::OfCondition(c) = self.kind(n) {
+            return self.condition(c);
+        }
+        let v = self.wide(n);
+        self.f.ins().icmp_imm_u(IntCC::NotEqual, v, 0)
+    }
+
+    /// The carry or borrow out of the top, with any carry in.
+    fn carry_chain(&mut self, p: &Producer) -> Value {
+        let (r, b) = (self.narrow(p.r, p.w), self.narrow(p.b, p.w));
+        let a = self.narrow(p.a, p.w);
+        let (a, rest) = match p.op {
+            FlagOp::Add => (a, self.f.ins().bnot(r)),
+            _ => (self.f.ins().bnot(a), r),
+        };
+        let both = self.f.ins().band(a, b);
+        let either = self.f.ins().bor(a, b);
+        let passed = self.f.ins().band(either, rest);
+        let out = self.f.ins().bor(both, passed);
+        self.negative(out)
+    }
+
+    /// The last bit that a shift moved out.
+    fn shifted_out(&mut self, p: &Producer) -> Value {
+        let count = self.wide(p.b);
+        let v = match p.op {
+            FlagOp::Shl if p.w == Width::W64 => {
+                let a = self.wide(p.a);
+                let width = self.f.ins().iconst(types::I64, 64);
+                let by = self.f.ins().isub(width, count);
+                self.f.ins().ushr(a, by)
+            }
+            FlagOp::Shl => {
+                let a = self.wide(p.a);
+                let moved = self.f.ins().ishl(a, count);
+                self.f.ins().ushr_imm_u(moved, i64::from(p.w.bits()))
+            }
+            op => {
+                let by = self.f.ins().iadd_imm_s(count, -1);
+                if op == FlagOp::Shr || p.w == Width::W64 {
+                    let a = self.wide(p.a);
+                    let ins = self.f.ins();
+                    if op == FlagOp::Shr { ins.ushr(a, by) } else { ins.sshr(a, by) }
+                } else {
+                    let a = self.narrow(p.a, p.w);
+                    let a = self.f.ins().sextend(types::I64, a);
+                    self.f.ins().sshr(a, by)
+                }
+            }
+        };
+        let bit = self.f.ins().ireduce(types::I8, v);
+        self.f.ins().band_imm_u(bit, 1)
+    }
+
+    fn overflow(&mut self, p: &Producer) -> Value {
+        let sign = (p.w.sign_bit() as i64) << (64 - p.w.bits()) >> (64 - p.w.bits());
+        match p.op {
+            FlagOp::Logic | FlagOp::Sar | FlagOp::Bits => self.constant_flag(false),
+            FlagOp::Mul => self.is_set(p.b),
+            FlagOp::Add | FlagOp::Sub => {
+                let (r, a) = (self.narrow(p.r, p.w), self.narrow(p.a, p.w));
+                let b = self.narrow(p.b, p.w);
+                let x = self.f.ins().bxor(a, r);
+                let y = if p.op == FlagOp::Add { r } else { a };
+                let y = self.f.ins().bxor(b, y);
+                let both = self.f.ins().band(x, y);
+                self.negative(both)
+            }
+            FlagOp::Inc | FlagOp::Dec => {
+                let r = self.narrow(p.r, p.w);
+                let edge = if p.op == FlagOp::Inc { sign } else { !sign };
+                let edge = self.f.ins().iconst(int(p.w), edge & p.w.mask() as i64);
+                self.f.ins().icmp(IntCC::Equal, r, edge)
+            }
+            FlagOp::Shl => {
+                let r = self.narrow(p.r, p.w);
+                let (sign, carry) = (self.negative(r), self.carry(p));
+                self.f.ins().bxor(sign, carry)
+            }
+            FlagOp::Shr => {
+                let r = self.narrow(p.r, p.w);
+                let doubled = self.f.ins().ishl_imm_u(r, 1);
+                let differs = self.f.ins().bxor(doubled, r);
+                self.negative(differs)
+            }
+        }
+    }
+
+    /// Whether the number of ones in 8 bits is even.
+    fn parity(&mut self, v: Value) -> Value {
+        let v = self.f.ins().uextend(types::I32, v);
+        let high = self.f.ins().ushr_imm_u(v, 4);
+        let folded = self.f.ins().bxor(v, high);
+        let index = self.f.ins().band_imm_u(folded, 15);
+        // Bit n: whether n, of four bits, has an even number of ones.
+        let table = self.f.ins().iconst(types::I32, 0x9669);
+        let bit = self.f.ins().ushr(table, index);
+        let bit = self.f.ins().ireduce(types::I8, bit);
+        self.f.ins().band_imm_u(bit, 1)
+    }
+
+    /// A condition on flags in their RFLAGS positions.
+    fn bit_flag(&mut self, status: Value, base: Base) -> Value {
+        let mut any = |t: &mut Self, mask: u64| {
+            let v = t.f.ins().band_imm_u(status, mask as i64);
+            t.f.ins().icmp_imm_u(IntCC::NotEqual, v, 0)
+        };
+        match base {
+            Base::Overflow => any(self, rflags::OF),
+            Base::Below => any(self, rflags::CF),
+            Base::Zero => any(self, rflags::ZF),
+            Base::BelowOrEqual => any(self, rflags::CF | rflags::ZF),
+            Base::Sign => any(self, rflags::SF),
+            Base::Parity => any(self, rflags::PF),
+            Base::Less | Base::LessOrEqual => {
+                let (s, o) = (any(self, rflags::SF), any(self, rflags::OF));
+                let less = self.f.ins().bxor(s, o);
+                if matches!(base, Base::Less) {
+                    return less;
+                }
+                let zero = any(self, rflags::ZF);
+                self.f.ins().bor(less, zero)
+            }
+        }
+    }
+
+    /// A condition on flags whose producer is known only when the code runs.
+    fn unknown_flag(&mut self, flags: FlagsId, base: Base) -> Value {
+        let parts = self.parts(flags);
+        if !matches!(base, Base::Below) {
+            let status = self.call_status(parts);
+            return self.bit_flag(status, base);
+        }
+        // INC and DEC in a loop hand the carry on and on.
+        let (slow, on) = (self.cold_block(), self.f.create_block());
+        let result = self.f.append_block_param(on, types::I8);
+        let op = self.f.ins().band_imm_u(parts.op, 0xff);
+        let from_inc = self.f.ins().iadd_imm_s(op, -(FlagOp::Inc as i64));
+        let keeps = self.f.ins().icmp_imm_u(IntCC::UnsignedLessThanOrEqual, from_inc, 1);
+        let kept = self.f.ins().ireduce(types::I8, parts.b);
+        self.f.ins().brif(keeps, on, &[kept.into()], slow, &[]);
+        self.f.seal_block(slow);
+        self.f.switch_to_block(slow);
+        let status = self.call_status(parts);
+        let carry = self.f.ins().ireduce(types::I8, status);
+        let carry = self.f.ins().band_imm_u(carry, rflags::CF as i64);
+        self.f.ins().jump(on, &[carry.into()]);
+        self.f.seal_block(on);
+        self.f.switch_to_block(on);
+        result
+    }
+
+    fn call_status(&mut self, parts: Parts) -> Value {
+        let function =
+            self.f.ins().load(types::I64, trusted(), self.core, at(offset::STATUS));
+        let op = self.f.ins().uextend(types::I64, parts.op);
+        let call = self.f.ins().call_indirect(
+            self.signatures.status,
+            function,
+            &[parts.r, parts.a, parts.b, op],
+        );
+        self.f.inst_results(call)[0]
+    }
+
+    /// The six flags in their RFLAGS positions.
+    pub(super) fn status_bits(&mut self, flags: FlagsId) -> Value {
+        match self.state(flags) {
+            State::Produced { op: FlagOp::Bits, r, .. } => self.wide(r),
+            State::Produced { op, w, r, a, b, exact } => {
+                self.produced_status(&Producer { op, w, r, a, b, exact })
+            }
+            State::If { c, then, otherwise } => {
+                let c = self.condition(c);
+                let (x, y) = (self.status_bits(then), self.status_bits(otherwise));
+                self.f.ins().select(c, x, y)
+            }
+            State::Untouched | State::Merged { .. } => {
+                let parts = self.parts(flags);
+                self.call_status(parts)
+            }
+        }
+    }
+
+    fn produced_status(&mut self, p: &Producer) -> Value {
+        let bits = [
+            (Base::Below, 0),
+            (Base::Parity, 2),
+            (Base::Zero, 6),
+            (Base::Sign, 7),
+            (Base::Overflow, 11),
+        ];
+        let mut status = self.adjust(p);
+        for (base, position) in bits {
+            let bit = self.produced_flag(p, base);
+            let bit = self.f.ins().uextend(types::I64, bit);
+            let bit = self.f.ins().ishl_imm_u(bit, position);
+            status = self.f.ins().bor(status, bit);
+        }
+        status
+    }
+
+    /// AF in its position.
+    fn adjust(&mut self, p: &Producer) -> Value {
+        let af = rflags::AF as i64;
+        match p.op {
+            FlagOp::Add | FlagOp::Sub => {
+                let (r, a, b) = (self.wide(p.r), self.wide(p.a), self.wide(p.b));
+                let x = self.f.ins().bxor(a, b);
+                let x = self.f.ins().bxor(x, r);
+                self.f.ins().band_imm_u(x, af)
+            }
+            FlagOp::Inc | FlagOp::Dec => {
+                let r = self.wide(p.r);
+                let low = self.f.ins().band_imm_u(r, 15);
+                let edge = if p.op == FlagOp::Inc { 0 } else { 15 };
+                let on = self.f.ins().icmp_imm_u(IntCC::Equal, low, edge);
+                let on = self.f.ins().uextend(types::I64, on);
+                self.f.ins().ishl_imm_u(on, 4)
+            }
+            _ => self.f.ins().iconst(types::I64, 0),
+        }
+    }
+
+    /// The values to be stored for a state that the region has produced.
+    pub(super) fn parts(&mut self, flags: FlagsId) -> Parts {
+        match self.state(flags) {
+            State::Untouched => {
+                let mut load = |ty, field| {
+                    self.f.ins().load(ty, trusted(), self.core, at(field))
+                };
+                Parts {
+                    r: load(types::I64, offset::FLAGS_R),
+                    a: load(types::I64, offset::FLAGS_A),
+                    b: load(types::I64, offset::FLAGS_B),
+                    op: load(types::I16, offset::FLAGS_OP),
+                }
+            }
+            State::Merged { r, a, b, op } => Parts { r, a, b, op },
+            State::Produced { op, w, r, a, b, .. } => {
+                let (has_a, has_b) = counts(op);
+                let r = self.wide(r);
+                let a = if has_a { self.wide(a) } else { r };
+                let b = if has_b { self.wide(b) } else { r };
+                let op = i64::from(packed_flag_op(op, w));
+                Parts { r, a, b, op: self.f.ins().iconst(types::I16, op) }
+            }
+            State::If { c, then, otherwise } => {
+                let c = self.condition(c);
+                let (x, y) = (self.parts(then), self.parts(otherwise));
+                let mut choose = |x, y| self.f.ins().select(c, x, y);
+                Parts {
+                    r: choose(x.r, y.r),
+                    a: choose(x.a, y.a),
+                    b: choose(x.b, y.b),
+                    op: choose(x.op, y.op),
+                }
+            }
+        }
+    }
+
+    /// Stores the flags where the interpreter expects them.
+    pub(super) fn store_flags(&mut self, flags: FlagsId) {
+        let state = self.state(flags);
+        if matches!(state, State::Untouched) {
+            return;
+        }
+        let (has_a, has_b) = match state {
+            State::Produced { op, .. } => counts(op),
+            _ => (true, true),
+        };
+        let parts = self.parts(flags);
+        let mut store = |v, field| {
+            self.f.ins().store(trusted(), v, self.core, at(field));
+        };
+        store(parts.r, offset::FLAGS_R);
+        store(parts.op, offset::FLAGS_OP);
+        if has_a {
+            store(parts.a, offset::FLAGS_A);
+        }
+        if has_b {
+            store(parts.b, offset::FLAGS_B);
+        }
+    }
+}
+
+/// The condition code without negation.
+fn even(cc: Cond) -> Cond {
+    use Cond::*;
+    [O, B, E, Be, S, P, L, Le][cc as usize / 2]
+}
+
+/// Whether the operands `a` and `b` of an operation count, beside its result.
+fn counts(op: FlagOp) -> (bool, bool) {
+    match op {
+        FlagOp::Bits | FlagOp::Logic => (false, false),
+        FlagOp::Inc | FlagOp::Dec | FlagOp::Mul => (false, true),
+        _ => (true, true),
+    }
+}

@@ -1,0 +1,265 @@
+//! How execution leaves a region: in the middle, for the interpreter to execute an instruction;
+//! at its end, for another region.
+
+use brolga_cpu::core::translated::offset;
+use brolga_mmu::Width;
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::{Block, InstBuilder, Value, types};
+
+use super::flags::FlagsId;
+use super::node::{Kind, Node};
+use super::{Translator, at, trusted};
+use crate::jump::JumpEntry;
+
+/// Why translated code has returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub(crate) enum Reason {
+    /// The code at RIP is not known to the jump cache.
+    LookUp,
+    /// The interpreter has to execute the instruction at RIP.
+    Interpret,
+    /// Too little of the slice is left.
+    Budget,
+    /// The code at RIP is not linked to [`brolga_cpu::core::translated::Translated::cell`] yet.
+    Link,
+}
+
+impl Reason {
+    pub(crate) fn from_number(n: u64) -> Reason {
+        [Reason::LookUp, Reason::Interpret, Reason::Budget, Reason::Link]
+            .into_iter()
+            .find(|r| *r as u64 == n)
+            .unwrap_or(Reason::LookUp)
+    }
+}
+
+/// The state at an instruction's start, as far as the vCPU does not hold it yet.
+#[derive(Clone)]
+pub(super) struct Snapshot {
+    /// Fields of the core, and their values.
+    pub(super) regs: Vec<(i32, Value)>,
+    pub(super) budget: Value,
+    pub(super) flags: FlagsId,
+    pub(super) pending: u64,
+    /// Distance of the instruction from the region's entry.
+    pub(super) ip: i64,
+}
+
+/// The block that leaves before the current instruction.
+#[derive(Clone)]
+pub(super) struct Leave {
+    block: Block,
+    snapshot: Snapshot,
+    filled: bool,
+}
+
+impl Translator<'_> {
+    /// The block that leaves before the current instruction. The values that it needs are read
+    /// now; [`Translator::fill_leave_block`] puts code into it once something jumps to it.
+    pub(super) fn leave_block(&mut self) -> Block {
+        #[cfg(debug_assertions)]
+        assert!(!self.changed, "an instruction may not leave after it has changed something");
+        if let Some(leave) = &self.leave {
+            return leave.block;
+        }
+        let block = self.cold_block();
+        let snapshot = self.snapshot();
+        self.leave = Some(Leave { block, snapshot, filled: false });
+        block
+    }
+
+    /// To be called when the current block has been ended, before the next one begins.
+    pub(super) fn fill_leave_block(&mut self) {
+        let Some(leave) = self.leave.as_mut().filter(|leave| !leave.filled) else { return };
+        leave.filled = true;
+        let (block, snapshot) = (leave.block, leave.snapshot.clone());
+        self.f.switch_to_block(block);
+        self.leave_now(&snapshot, Reason::Interpret);
+    }
+
+    /// Nothing jumps to the current instruction's leaving block any more.
+    pub(super) fn finish_leave(&mut self) {
+        if self.end.is_none() {
+            self.leave = None;
+        }
+    }
+
+    /// Leaves for the interpreter if `c`.
+    pub(super) fn leave_if(&mut self, c: Value) {
+        let leave = self.leave_block();
+        let on = self.f.create_block();
+        self.f.ins().brif(c, leave, &[], on, &[]);
+        self.f.seal_block(on);
+        self.fill_leave_block();
+        self.f.switch_to_block(on);
+    }
+
+    /// Leaves with the state at the start of the current instruction if `c`.
+    pub(super) fn leave_with(&mut self, c: Value, reason: Reason) {
+        let snapshot = self.snapshot();
+        let (leave, on) = (self.cold_block(), self.f.create_block());
+        self.f.ins().brif(c, leave, &[], on, &[]);
+        self.f.seal_block(leave);
+        self.f.seal_block(on);
+        self.f.switch_to_block(leave);
+        self.leave_now(&snapshot, reason);
+        self.f.switch_to_block(on);
+    }
+
+    /// Stores a state and returns.
+    pub(super) fn leave_now(&mut self, snapshot: &Snapshot, reason: Reason) {
+        let mark = self.mark();
+        self.store_state(snapshot);
+        let ip = self.node(Width::W64, Kind::Ip(snapshot.ip));
+        self.return_at(ip, snapshot, reason);
+        self.forget_since(mark);
+    }
+
+    /// Stores registers and flags.
+    fn store_state(&mut self, snapshot: &Snapshot) {
+        for (field, v) in &snapshot.regs {
+            self.f.ins().store(trusted(), *v, self.core, *field);
+        }
+        self.store_flags(snapshot.flags);
+    }
+
+    /// Stores RIP and the count, and returns.
+    fn return_at(&mut self, ip: Node, snapshot: &Snapshot, reason: Reason) {
+        let ip = self.wide(ip);
+        let rip = offset::REGS + 8 * usize::from(brolga_cpu::vcpu::RIP);
+        self.f.ins().store(trusted(), ip, self.core, at(rip));
+        let budget = self.budget_after(snapshot);
+        self.f.ins().store(trusted(), budget, self.core, at(offset::BUDGET));
+        let reason = self.f.ins().iconst(types::I64, reason as i64);
+        self.f.ins().store(trusted(), reason, self.core, at(offset::EXIT));
+        self.f.ins().return_(&[]);
+    }
+
+    fn budget_after(&mut self, snapshot: &Snapshot) -> Value {
+        match snapshot.pending {
+            0 => snapshot.budget,
+            n => self.f.ins().iadd_imm_s(snapshot.budget, -(n as i64)),
+        }
+    }
+
+    /// Continues at `ip`, outside the region.
+    pub(super) fn go_outside(&mut self, ip: Node) {
+        let entry = i64::from(self.request.plan.entry());
+        if let Kind::Ip(by) = self.kind(ip)
+            && let Ok(by) = i32::try_from(by)
+            && (0..brolga_mmu::PAGE_SIZE as i64).contains(&(entry + i64::from(by)))
+        {
+            return self.go_by_link(ip, by);
+        }
+        self.go_by_look_up(ip);
+    }
+
+    /// Continues in the same page, through a link cell: the mapping and the mode are the same.
+    fn go_by_link(&mut self, ip: Node, by: i32) {
+        let known = self.links.iter().position(|link| *link == by);
+        let index = known.unwrap_or_else(|| {
+            self.links.push(by);
+            self.links.len() - 1
+        });
+        let cell = self.request.first_cell + index as u32;
+        let cells = self.f.ins().load(types::I64, trusted(), self.core, at(offset::CELLS));
+        let code = self.f.ins().load(types::I64, trusted(), cells, 8 * cell as i32);
+        let (empty, linked) = (self.cold_block(), self.f.create_block());
+        let snapshot = self.snapshot();
+        self.f.ins().brif(code, linked, &[], empty, &[]);
+        self.f.seal_block(empty);
+        self.f.seal_block(linked);
+        self.f.switch_to_block(empty);
+        let mark = self.mark();
+        self.store_state(&snapshot);
+        let number = self.f.ins().iconst(types::I64, i64::from(cell));
+        self.f.ins().store(trusted(), number, self.core, at(offset::CELL));
+        self.return_at(ip, &snapshot, Reason::Link);
+        self.forget_since(mark);
+        self.f.switch_to_block(linked);
+        self.tail_call(code, ip, &snapshot);
+    }
+
+    /// Continues wherever the jump cache says.
+    fn go_by_look_up(&mut self, ip: Node) {
+        let target = self.wide(ip);
+        let linear = self.code_address(target);
+        let hash = self.f.ins().load(types::I64, trusted(), self.core, at(offset::KEY_HASH));
+        let index = self.f.ins().bxor(linear, hash);
+        let entry_bits = i64::from(size_of::<JumpEntry>().trailing_zeros());
+        let index = self.f.ins().ishl_imm_u(index, entry_bits);
+        let mask = ((1i64 << self.request.jump_bits) - 1) << entry_bits;
+        let index = self.f.ins().band_imm_u(index, mask);
+        let cache = self.f.ins().load(types::I64, trusted(), self.core, at(offset::JUMP_CACHE));
+        let entry = self.f.ins().iadd(cache, index);
+        let snapshot = self.snapshot();
+        let miss = self.cold_block();
+        let mut same = |t: &mut Self, field: usize, v: Value| {
+            let there = t.f.ins().load(types::I64, trusted(), entry, at(field));
+            let same = t.f.ins().icmp(IntCC::Equal, there, v);
+            let on = t.f.create_block();
+            t.f.ins().brif(same, on, &[], miss, &[]);
+            t.f.seal_block(on);
+            t.f.switch_to_block(on);
+        };
+        same(self, std::mem::offset_of!(JumpEntry, linear), linear);
+        let key = self.f.ins().load(types::I64, trusted(), self.core, at(offset::KEY));
+        same(self, std::mem::offset_of!(JumpEntry, key), key);
+        self.f.seal_block(miss);
+        let code = at(std::mem::offset_of!(JumpEntry, code));
+        let code = self.f.ins().load(types::I64, trusted(), entry, code);
+        let mark = self.mark();
+        self.tail_call(code, ip, &snapshot);
+        self.forget_since(mark);
+        self.f.switch_to_block(miss);
+        self.miss(ip, &snapshot);
+    }
+
+    /// The jump cache knows nothing: a target that is not canonical is never in it.
+    fn miss(&mut self, ip: Node, snapshot: &Snapshot) {
+        let mark = self.mark();
+        if self.code64
+            && let Some(Leave { block: leave, .. }) = self.leave
+        {
+            let target = self.wide(ip);
+            let bad = self.not_canonical(target);
+            let on = self.f.create_block();
+            self.f.ins().brif(bad, leave, &[], on, &[]);
+            self.f.seal_block(on);
+            self.fill_leave_block();
+            self.f.switch_to_block(on);
+        }
+        self.store_state(snapshot);
+        self.return_at(ip, snapshot, Reason::LookUp);
+        self.forget_since(mark);
+    }
+
+    /// The linear address of an IP.
+    fn code_address(&mut self, ip: Value) -> Value {
+        if self.code64 || self.cs_flat {
+            return ip;
+        }
+        let base = offset::segment_base(brolga_cpu::vcpu::SegReg::Cs as usize);
+        let base = self.f.ins().load(types::I64, trusted(), self.core, at(base));
+        let sum = self.f.ins().iadd(ip, base);
+        let low = self.f.ins().ireduce(types::I32, sum);
+        self.f.ins().uextend(types::I64, low)
+    }
+
+    /// Whether an address is not canonical for 48 bits.
+    pub(super) fn not_canonical(&mut self, v: Value) -> Value {
+        let up = self.f.ins().ishl_imm_u(v, 16);
+        let back = self.f.ins().sshr_imm_u(up, 16);
+        self.f.ins().icmp(IntCC::NotEqual, back, v)
+    }
+
+    /// Stores the state and runs another region.
+    fn tail_call(&mut self, code: Value, ip: Node, snapshot: &Snapshot) {
+        self.store_state(snapshot);
+        let ip = self.wide(ip);
+        let budget = self.budget_after(snapshot);
+        let arguments = [self.core, self.tlb, ip, budget];
+        self.f.ins().return_call_indirect(self.signatures.region, code, &arguments);
+    }
+}

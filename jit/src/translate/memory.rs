@@ -1,0 +1,146 @@
+//! Guest memory: segment checks, the TLB look-up, and the slow path behind it.
+
+use brolga_cpu::core::translated::{Translated, offset};
+use brolga_cpu::vcpu::{Seg, attr};
+use brolga_mmu::{TLB_ENTRIES, TlbEntry, Width};
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::{InstBuilder, Type, Value, types};
+
+use super::node::Node;
+use super::{Translator, at, trusted};
+
+/// The host address of a place that has been checked for writing.
+#[derive(Clone, Copy)]
+pub(crate) struct Place(pub(super) Value);
+
+const PAGE: i64 = brolga_mmu::PAGE_SIZE as i64;
+const ENTRY: i64 = size_of::<TlbEntry>() as i64;
+/// `linear >> SHIFT & MASK` is the distance of an entry from its table's start.
+const SHIFT: i64 = 12 - ENTRY.trailing_zeros() as i64;
+const MASK: i64 = (TLB_ENTRIES as i64 - 1) * ENTRY;
+
+impl Translator<'_> {
+    /// The host address of `size` bytes at `ea`; leaves where the interpreter must do the access.
+    pub(super) fn access(&mut self, size: u64, seg: Seg, ea: Node, write: bool) -> Value {
+        let linear = self.linear(size, seg, ea, write);
+        self.host(size, linear, write)
+    }
+
+    /// The host address for an atomic operation: leaves for one that is not aligned.
+    pub(super) fn aligned_access(&mut self, w: Width, seg: Seg, ea: Node) -> Value {
+        let host = self.access(w.bytes(), seg, ea, true);
+        if w != Width::W8 {
+            let low = self.f.ins().band_imm_s(host, w.bytes() as i64 - 1);
+            let crooked = self.f.ins().icmp_imm_u(IntCC::NotEqual, low, 0);
+            self.leave_if(crooked);
+        }
+        host
+    }
+
+    /// The linear address, after the segment's checks: those for segments that only grow up,
+    /// other kinds leave (SDM vol. 3, 5.3).
+    pub(super) fn linear(&mut self, size: u64, seg: Seg, ea: Node, write: bool) -> Value {
+        let ea = self.wide(ea);
+        if seg.is_flat() {
+            return ea;
+        }
+        if !self.code64 {
+            self.check_segment(size, seg, ea, write);
+        }
+        self.plus_base(seg, ea)
+    }
+
+    /// Adds a segment's base.
+    pub(super) fn plus_base(&mut self, seg: Seg, ea: Value) -> Value {
+        let base = offset::segment_base(seg.index());
+        let base = self.f.ins().load(types::I64, trusted(), self.core, at(base));
+        let linear = self.f.ins().iadd(ea, base);
+        if self.code64 {
+            return linear;
+        }
+        let low = self.f.ins().ireduce(types::I32, linear);
+        self.f.ins().uextend(types::I64, low)
+    }
+
+    fn check_segment(&mut self, size: u64, seg: Seg, ea: Value, write: bool) {
+        let rights = offset::segment_attr(seg.index());
+        let rights = self.f.ins().load(types::I32, trusted(), self.core, at(rights));
+        let (mask, wanted) = if write {
+            (attr::CODE | attr::DC | attr::UNUSABLE | attr::RW, attr::RW)
+        } else {
+            (attr::CODE | attr::DC | attr::UNUSABLE, 0)
+        };
+        let relevant = self.f.ins().band_imm_u(rights, i64::from(mask));
+        let odd = self.f.ins().icmp_imm_u(IntCC::NotEqual, relevant, i64::from(wanted));
+        self.leave_if(odd);
+        let limit = self.segment_limit(seg.index());
+        let last = match size {
+            1 => ea,
+            _ => self.f.ins().iadd_imm_u(ea, size as i64 - 1),
+        };
+        let beyond = self.f.ins().icmp(IntCC::UnsignedGreaterThan, last, limit);
+        self.leave_if(beyond);
+    }
+
+    /// The limit of a segment, zero-extended.
+    pub(super) fn segment_limit(&mut self, index: usize) -> Value {
+        let limit = at(offset::segment_limit(index));
+        self.f.ins().uload32(trusted(), self.core, limit)
+    }
+
+    /// Looks an address up in the TLB.
+    pub(super) fn host(&mut self, size: u64, linear: Value, write: bool) -> Value {
+        let leave = self.leave_block();
+        let by = self.f.ins().ushr_imm_u(linear, SHIFT);
+        let by = self.f.ins().band_imm_u(by, MASK);
+        let entry = self.f.ins().iadd(self.tlb, by);
+        let tag = if write {
+            std::mem::offset_of!(TlbEntry, write)
+        } else {
+            std::mem::offset_of!(TlbEntry, read)
+        };
+        let tag = self.f.ins().load(types::I64, trusted(), entry, at(tag));
+        let distance = self.f.ins().isub(linear, tag);
+        let miss =
+            self.f.ins().icmp_imm_u(IntCC::UnsignedGreaterThan, distance, PAGE - size as i64);
+        let addend = at(std::mem::offset_of!(TlbEntry, addend));
+        let addend = self.f.ins().load(types::I64, trusted(), entry, addend);
+        let host = self.f.ins().iadd(linear, addend);
+        let (slow, on) = (self.cold_block(), self.f.create_block());
+        let result = self.f.append_block_param(on, types::I64);
+        self.f.ins().brif(miss, slow, &[], on, &[host.into()]);
+        self.f.seal_block(slow);
+        self.f.switch_to_block(slow);
+        let access = size | if write { Translated::WRITE } else { 0 };
+        let found = self.slow_path(linear, access);
+        self.f.ins().brif(found, on, &[found.into()], leave, &[]);
+        self.f.seal_block(on);
+        self.fill_leave_block();
+        self.f.switch_to_block(on);
+        result
+    }
+
+    /// Calls the slow path, which changes no register; the host address, or 0.
+    fn slow_path(&mut self, linear: Value, access: u64) -> Value {
+        let core = self.core;
+        self.f.ins().store(trusted(), linear, core, at(offset::ADDRESS));
+        let access = self.f.ins().iconst(types::I64, access as i64);
+        self.f.ins().store(trusted(), access, core, at(offset::ACCESS));
+        let thunk = self.f.ins().load(types::I64, trusted(), core, at(offset::SLOW_PATH));
+        self.f.ins().call_indirect(self.signatures.slow_path, thunk, &[core]);
+        self.f.ins().load(types::I64, trusted(), core, at(offset::HOST))
+    }
+
+    pub(super) fn load_host(&mut self, ty: Type, host: Value) -> Value {
+        self.f.ins().load(ty, guest(), host, 0)
+    }
+
+    pub(super) fn store_host(&mut self, v: Value, host: Value) {
+        self.f.ins().store(guest(), v, host, 0);
+    }
+}
+
+/// Guest memory traps only by way of the TLB, and has any alignment.
+fn guest() -> cranelift_codegen::ir::MemFlagsData {
+    cranelift_codegen::ir::MemFlagsData::new().with_notrap()
+}

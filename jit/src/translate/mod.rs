@@ -1,0 +1,400 @@
+//! From a [`Plan`] to Cranelift's IR: the semantics of `brolga-cpu`, instantiated with a function
+//! builder.
+//!
+//! A region is a function of Cranelift's tail-call convention with four arguments: the core, the
+//! TLB's table, the IP at which it is entered, and the instructions left in the slice. It knows no
+//! address, guest's or host's: guest addresses come from the IP, host addresses through the core.
+//! It ends in a tail call of another region, or returns, with the state stored, to whoever
+//! called the first one.
+
+mod backend;
+mod flags;
+mod leave;
+mod memory;
+mod node;
+mod vector;
+
+use brolga_cpu::block::Mode;
+use brolga_cpu::core::translated::offset;
+use brolga_cpu::cpuid::CpuModel;
+use brolga_cpu::decode::{Decoded, decode};
+use brolga_cpu::insn::Insn;
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::{
+    AbiParam, Block, Function, InstBuilder, MemFlagsData, SigRef, Signature, Value, types,
+};
+use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
+use iced_x86::Code;
+
+use crate::plan::{Next, Plan, PlanBlock};
+use flags::{FlagsId, State};
+pub(crate) use leave::Reason;
+use leave::{Leave, Snapshot};
+use node::{Node, Nodes};
+
+/// Where the links of a region lead: offsets from its entry, in the same page. The code refers to
+/// them by their number plus [`Request::first_cell`].
+pub(crate) type Links = Vec<i32>;
+
+/// What to translate.
+pub(crate) struct Request<'a> {
+    pub(crate) plan: &'a Plan,
+    /// The bytes of the physical page.
+    pub(crate) page: &'a [u8],
+    pub(crate) mode: Mode,
+    pub(crate) model: &'a CpuModel,
+    /// The number of the first link cell that the region may use.
+    pub(crate) first_cell: u32,
+    /// Bits of the jump cache's index.
+    pub(crate) jump_bits: u32,
+}
+
+/// The signature of regions.
+pub(crate) fn region_signature() -> Signature {
+    let mut signature = Signature::new(CallConv::Tail);
+    signature.params.extend([AbiParam::new(types::I64); 4]);
+    signature
+}
+
+struct Signatures {
+    region: SigRef,
+    slow_path: SigRef,
+    status: SigRef,
+}
+
+/// How a block of guest code ends, as its last instruction says.
+#[derive(Clone, Copy)]
+enum End {
+    Jump(Node),
+    Branch { c: Node, target: Node, next: Node },
+}
+
+/// The backend that builds IR.
+pub(crate) struct Translator<'a> {
+    f: FunctionBuilder<'a>,
+    signatures: Signatures,
+    request: &'a Request<'a>,
+    core: Value,
+    tlb: Value,
+    ip: Value,
+    code64: bool,
+    code16: bool,
+    cs_flat: bool,
+    nodes: Nodes,
+    flag_states: Vec<State>,
+    gprs: [Variable; 16],
+    xmms: [Variable; 16],
+    /// Instructions left in the slice, less `pending`.
+    budget: Variable,
+    merged: [Variable; 4],
+    /// The IR block of each block of the plan, and the state in which single predecessors leave it.
+    blocks: Vec<Block>,
+    inherited: Vec<Option<(FlagsId, u64)>>,
+
+    // The current position.
+    /// Distance of the current block from the region's entry.
+    block_at: i64,
+    /// Distance of the current instruction.
+    insn_at: i64,
+    /// Instructions retired that `budget` does not know of yet, without the current one.
+    pending: u64,
+    flags: FlagsId,
+    dirty: u32,
+    vector_dirty: u32,
+    end: Option<End>,
+    /// The state at the start of the current instruction, and the block that leaves with it.
+    leave: Option<Leave>,
+    links: Links,
+    #[cfg(debug_assertions)]
+    changed: bool,
+}
+
+/// Accesses to the core's own fields.
+fn trusted() -> MemFlagsData {
+    MemFlagsData::trusted()
+}
+
+/// A field's offset as Cranelift wants it.
+fn at(offset: usize) -> i32 {
+    i32::try_from(offset).unwrap_or(i32::MAX)
+}
+
+/// CALL writes to memory before it transfers.
+fn is_call(insn: &Insn) -> bool {
+    Code::try_from(usize::from(insn.code))
+        .is_ok_and(|code| code.flow_control() == iced_x86::FlowControl::IndirectCall)
+}
+
+/// Builds the function for a region.
+pub(crate) fn translate(
+    request: &Request<'_>,
+    func: &mut Function,
+    context: &mut FunctionBuilderContext,
+    frontend: TargetFrontendConfig,
+) -> Links {
+    func.signature = region_signature();
+    let mut t = Translator::new(request, FunctionBuilder::new(func, context));
+    t.entry();
+    for index in 0..request.plan.blocks.len() {
+        t.block(index);
+    }
+    t.f.seal_all_blocks();
+    let Translator { f, links, .. } = t;
+    f.finalize(frontend);
+    links
+}
+
+impl<'a> Translator<'a> {
+    fn new(request: &'a Request<'a>, mut f: FunctionBuilder<'a>) -> Self {
+        let region = f.import_signature(region_signature());
+        let mut slow_path = Signature::new(CallConv::PreserveAll);
+        slow_path.params.push(AbiParam::new(types::I64));
+        let slow_path = f.import_signature(slow_path);
+        let mut status = Signature::new(CallConv::SystemV);
+        status.params.extend([AbiParam::new(types::I64); 4]);
+        status.returns.push(AbiParam::new(types::I64));
+        let status = f.import_signature(status);
+
+        let entry = f.create_block();
+        f.append_block_params_for_function_params(entry);
+        f.switch_to_block(entry);
+        f.seal_block(entry);
+        let [core, tlb, ip, left] = f.block_params(entry)[..] else {
+            unreachable!("a region has four parameters")
+        };
+        let gprs = std::array::from_fn(|_| f.declare_var(types::I64));
+        let xmms = std::array::from_fn(|_| f.declare_var(types::I8X16));
+        let budget = f.declare_var(types::I64);
+        let merged = [types::I64, types::I64, types::I64, types::I16].map(|ty| f.declare_var(ty));
+        f.def_var(budget, left);
+        let blocks: Vec<Block> = request.plan.blocks.iter().map(|_| f.create_block()).collect();
+        let mode = request.mode;
+        Self {
+            f,
+            signatures: Signatures { region, slow_path, status },
+            core,
+            tlb,
+            ip,
+            code64: mode.has(Mode::CODE64),
+            code16: mode.bitness() == 16,
+            cs_flat: mode.has(Mode::CS_FLAT),
+            nodes: Nodes::default(),
+            flag_states: vec![State::Untouched],
+            gprs,
+            xmms,
+            budget,
+            merged,
+            inherited: vec![None; blocks.len()],
+            blocks,
+            block_at: 0,
+            insn_at: 0,
+            pending: 0,
+            flags: FlagsId::UNTOUCHED,
+            dirty: 0,
+            vector_dirty: 0,
+            end: None,
+            leave: None,
+            links: Links::new(),
+            request,
+            #[cfg(debug_assertions)]
+            changed: false,
+        }
+    }
+
+    /// Loads what the region needs, and goes to its first block.
+    fn entry(&mut self) {
+        let plan = self.request.plan;
+        for r in 0..16 {
+            if plan.live_in >> r & 1 != 0 {
+                let field = at(offset::REGS + 8 * r);
+                let v = self.f.ins().load(types::I64, trusted(), self.core, field);
+                self.f.def_var(self.gprs[r], v);
+            }
+            if plan.vector_live_in >> r & 1 != 0 {
+                let field = at(offset::XMM + 16 * r);
+                let v = self.f.ins().load(types::I8X16, trusted(), self.core, field);
+                self.f.def_var(self.xmms[r], v);
+            }
+        }
+        if !self.cs_flat && !self.code64 {
+            self.check_extent();
+        }
+        self.go_to(0);
+    }
+
+    /// Leaves if part of the region lies beyond CS's limit, or IP would wrap inside it.
+    fn check_extent(&mut self) {
+        let plan = self.request.plan;
+        let entry = i64::from(plan.entry());
+        let first = plan.pieces().map(|(start, _)| i64::from(start)).min().unwrap_or(entry);
+        let last = plan.pieces().map(|(_, end)| i64::from(end)).max().unwrap_or(entry);
+        let limit = self.segment_limit(brolga_cpu::vcpu::SegReg::Cs as usize);
+        let end = self.f.ins().iadd_imm_u(self.ip, last - entry - 1);
+        let beyond = self.f.ins().icmp(IntCC::UnsignedGreaterThan, end, limit);
+        let top = if self.code16 { 0xffff } else { 0xffff_ffff };
+        let wraps = self.f.ins().icmp_imm_u(IntCC::UnsignedGreaterThan, end, top);
+        let below = self.f.ins().icmp_imm_u(IntCC::UnsignedLessThan, self.ip, entry - first);
+        let bad = self.f.ins().bor(beyond, wraps);
+        let bad = self.f.ins().bor(bad, below);
+        self.leave_if(bad);
+        self.leave = None;
+    }
+
+    /// Translates one block of the plan.
+    fn block(&mut self, index: usize) {
+        let plan = self.request.plan;
+        let block = &plan.blocks[index];
+        let ir = self.blocks[index];
+        // A loop's head waits for the edges from its end.
+        if block.predecessors == 1 || block.poll.is_none() {
+            self.f.seal_block(ir);
+        }
+        self.f.switch_to_block(ir);
+        self.enter(index, block);
+        if let Some(longest) = block.poll {
+            self.poll(longest);
+        }
+        let mark = self.mark();
+        let request = self.request;
+        let code = &request.page[usize::from(block.start)..usize::from(block.end)];
+        let Decoded::Block(decoded) =
+            decode::<Translator<'a>>(code, request.mode, request.model, block.insns.len())
+        else {
+            unreachable!("the survey has decoded it");
+        };
+        for op in &decoded.ops {
+            self.insn_at = self.block_at + i64::from(op.insn.at);
+            let Ok(()) = (op.handler)(self, &op.insn);
+            self.finish_insn();
+        }
+        self.insn_at = self.block_at + i64::from(block.end - block.start);
+        self.close(block);
+        self.forget_since(mark);
+    }
+
+    /// Takes over the state in which the predecessors left.
+    fn enter(&mut self, index: usize, block: &PlanBlock) {
+        self.block_at = i64::from(block.start) - i64::from(self.request.plan.entry());
+        self.insn_at = self.block_at;
+        self.dirty = block.dirty;
+        self.vector_dirty = block.vector_dirty;
+        self.end = None;
+        self.leave = None;
+        (self.flags, self.pending) = match self.inherited[index] {
+            Some(state) => state,
+            None if block.flags_dirty && block.flags_live => {
+                let [r, a, b, op] = self.merged.map(|v| self.f.use_var(v));
+                (self.flag_state(State::Merged { r, a, b, op }), 0)
+            }
+            None => (FlagsId::UNTOUCHED, 0),
+        };
+    }
+
+    /// Leaves if the slice may end before the next poll.
+    fn poll(&mut self, longest: u64) {
+        let left = self.f.use_var(self.budget);
+        let needed = (longest + self.pending) as i64;
+        let short = self.f.ins().icmp_imm_s(IntCC::SignedLessThan, left, needed);
+        self.leave_with(short, leave::Reason::Budget);
+        self.leave = None;
+    }
+
+    /// Counts an instruction that does not end its block.
+    fn finish_insn(&mut self) {
+        self.pending += 1;
+        self.finish_leave();
+        #[cfg(debug_assertions)]
+        {
+            self.changed = false;
+        }
+    }
+
+    /// The current instruction changes something: it must not leave any more.
+    fn changes(&mut self) {
+        #[cfg(debug_assertions)]
+        {
+            self.changed = true;
+        }
+    }
+
+    /// Ends a block: the last instruction's transfer, or the next instruction.
+    fn close(&mut self, block: &PlanBlock) {
+        if block.leaves {
+            let snapshot = self.snapshot();
+            self.leave_now(&snapshot, leave::Reason::Interpret);
+            return;
+        }
+        match self.end.take() {
+            None => {
+                let next = self.node(brolga_mmu::Width::W64, node::Kind::Ip(self.insn_at));
+                self.continue_at(block.falls, next);
+            }
+            Some(End::Jump(target)) => self.continue_at(block.taken, target),
+            Some(End::Branch { c, target, next }) => {
+                let c = self.condition(c);
+                self.leave = None;
+                let (taken, falls) = (self.f.create_block(), self.f.create_block());
+                self.f.ins().brif(c, taken, &[], falls, &[]);
+                for (at, to, ip) in [(falls, block.falls, next), (taken, block.taken, target)] {
+                    self.f.seal_block(at);
+                    self.f.switch_to_block(at);
+                    let mark = self.mark();
+                    self.continue_at(to, ip);
+                    self.forget_since(mark);
+                }
+            }
+        }
+        self.leave = None;
+    }
+
+    fn continue_at(&mut self, next: Next, ip: Node) {
+        match next {
+            Next::Block(index) => self.go_to(index),
+            Next::Outside => self.go_outside(ip),
+        }
+    }
+
+    /// Jumps to a block of the region, with the state in the form in which it expects it.
+    fn go_to(&mut self, index: usize) {
+        let block = &self.request.plan.blocks[index];
+        if block.predecessors == 1 {
+            self.inherited[index] = Some((self.flags, self.pending));
+        } else {
+            if self.pending != 0 {
+                let left = self.f.use_var(self.budget);
+                let left = self.f.ins().iadd_imm_s(left, -(self.pending as i64));
+                self.f.def_var(self.budget, left);
+            }
+            if block.flags_dirty && block.flags_live {
+                let parts = self.parts(self.flags);
+                for (var, v) in self.merged.into_iter().zip([parts.r, parts.a, parts.b, parts.op]) {
+                    self.f.def_var(var, v);
+                }
+            }
+        }
+        self.f.ins().jump(self.blocks[index], &[]);
+    }
+
+    /// A block for what is rarely executed.
+    fn cold_block(&mut self) -> Block {
+        let block = self.f.create_block();
+        self.f.set_cold_block(block);
+        block
+    }
+
+    /// What the vCPU has to be brought up to, at the current instruction.
+    fn snapshot(&mut self) -> Snapshot {
+        let mut regs = Vec::new();
+        for r in 0..16 {
+            if self.dirty >> r & 1 != 0 {
+                regs.push((at(offset::REGS + 8 * r), self.f.use_var(self.gprs[r])));
+            }
+            if self.vector_dirty >> r & 1 != 0 {
+                regs.push((at(offset::XMM + 16 * r), self.f.use_var(self.xmms[r])));
+            }
+        }
+        let budget = self.f.use_var(self.budget);
+        Snapshot { regs, budget, flags: self.flags, pending: self.pending, ip: self.insn_at }
+    }
+}
