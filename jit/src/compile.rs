@@ -43,7 +43,7 @@ pub(crate) fn host_isa() -> Result<Arc<dyn TargetIsa>, CompileError> {
         ("enable_alias_analysis", "false"),
         ("enable_heap_access_spectre_mitigation", "false"),
         ("enable_table_access_spectre_mitigation", "false"),
-        ("enable_verifier", "true"),
+        ("enable_verifier", if cfg!(debug_assertions) { "true" } else { "false" }),
     ] {
         flags.set(name, value)?;
     }

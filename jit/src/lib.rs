@@ -18,7 +18,7 @@ mod survey;
 mod tier;
 mod translate;
 
-pub use compile::CompileError;
-pub use tier::{Jit, JitConfig, JitError, JitStats};
 pub use arena::{ArenaError, CodeArena, CodeId, MAX_ARENA_BYTES};
+pub use compile::CompileError;
 pub use space::CODE_ALIGN;
+pub use tier::{Jit, JitConfig, JitError, JitStats};

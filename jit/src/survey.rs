@@ -300,7 +300,14 @@ impl VectorBackend for Survey {
         self.leave();
         Ok(())
     }
-    fn store_x(&mut self, _: VecWidth, _: Seg, _: Known, _: bool, (): ()) -> Result<(), Infallible> {
+    fn store_x(
+        &mut self,
+        _: VecWidth,
+        _: Seg,
+        _: Known,
+        _: bool,
+        (): (),
+    ) -> Result<(), Infallible> {
         self.leave();
         Ok(())
     }
@@ -357,13 +364,7 @@ impl VectorBackend for Survey {
         native!(self, native::cvt(op));
         Ok(())
     }
-    fn cvt_from_int(
-        &mut self,
-        fmt: ComFmt,
-        w: Width,
-        (): (),
-        _: Known,
-    ) -> Result<(), Infallible> {
+    fn cvt_from_int(&mut self, fmt: ComFmt, w: Width, (): (), _: Known) -> Result<(), Infallible> {
         self.effects.uses_mxcsr = true;
         native!(self, native::cvt_from_int(fmt, w));
         Ok(())

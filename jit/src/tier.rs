@@ -155,7 +155,7 @@ impl Jit {
             Ok(compiled) => compiled,
             Err(error) => {
                 tracing::warn!("the code at {place} is not translated: {error}");
-                eprintln!("{plan:#x?} {} {error:?}", self.compiler.clif()); panic!();
+
                 return None;
             }
         };
@@ -312,7 +312,8 @@ impl Tier for Jit {
         let mut kept = Vec::new();
         for id in ids {
             let Some(region) = &self.regions[id as usize] else { continue };
-            let hit = |(start, stop): &(u16, u16)| u64::from(*start) < end && first < u64::from(*stop);
+            let hit =
+                |(start, stop): &(u16, u16)| u64::from(*start) < end && first < u64::from(*stop);
             if region.pieces.iter().any(hit) {
                 self.drop_region(id);
             } else {

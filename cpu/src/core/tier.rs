@@ -58,14 +58,7 @@ impl Tier for NoTier {
         u32::MAX
     }
 
-    fn run(
-        &mut self,
-        _: &mut Core,
-        _: &BlockCache<Core>,
-        _: GuestPhys,
-        _: Linear,
-        _: u64,
-    ) -> Left {
+    fn run(&mut self, _: &mut Core, _: &BlockCache<Core>, _: GuestPhys, _: Linear, _: u64) -> Left {
         Left::NotEntered
     }
 

@@ -308,9 +308,7 @@ impl Translator<'_> {
     fn ip_offset(&mut self, n: Node, by: u64) -> Option<Node> {
         match self.kind(n) {
             _ if by == 0 => Some(n),
-            Kind::Ip(at) => {
-                Some(self.node(Width::W64, Kind::Ip(at.wrapping_add(by as i64))))
-            }
+            Kind::Ip(at) => Some(self.node(Width::W64, Kind::Ip(at.wrapping_add(by as i64)))),
             _ => None,
         }
     }

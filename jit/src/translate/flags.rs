@@ -363,8 +363,7 @@ impl Translator<'_> {
     }
 
     fn call_status(&mut self, parts: Parts) -> Value {
-        let function =
-            self.f.ins().load(types::I64, trusted(), self.core, at(offset::STATUS));
+        let function = self.f.ins().load(types::I64, trusted(), self.core, at(offset::STATUS));
         let op = self.f.ins().uextend(types::I64, parts.op);
         let call = self.f.ins().call_indirect(
             self.signatures.status,
@@ -437,9 +436,7 @@ impl Translator<'_> {
     pub(super) fn parts(&mut self, flags: FlagsId) -> Parts {
         match self.state(flags) {
             State::Untouched => {
-                let mut load = |ty, field| {
-                    self.f.ins().load(ty, trusted(), self.core, at(field))
-                };
+                let mut load = |ty, field| self.f.ins().load(ty, trusted(), self.core, at(field));
                 Parts {
                     r: load(types::I64, offset::FLAGS_R),
                     a: load(types::I64, offset::FLAGS_A),

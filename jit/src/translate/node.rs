@@ -91,7 +91,11 @@ impl Translator<'_> {
     pub(super) fn given_narrow(&mut self, width: Width, v: Value) -> Node {
         let node = self.node(width, Kind::Given);
         let entry = &mut self.nodes.entries[node.0 as usize];
-        if width == Width::W64 { entry.wide = Some(v) } else { entry.narrow = Some(v) }
+        if width == Width::W64 {
+            entry.wide = Some(v)
+        } else {
+            entry.narrow = Some(v)
+        }
         node
     }
 
@@ -176,9 +180,7 @@ impl Translator<'_> {
             return v;
         }
         match kind {
-            Kind::Const(v) => {
-                self.f.ins().iconst(int(w), (v & w.mask()) as i64)
-            }
+            Kind::Const(v) => self.f.ins().iconst(int(w), (v & w.mask()) as i64),
             Kind::Trunc(a) if w <= width => self.narrow(a, w),
             Kind::Sext(from, a) if w <= from => self.narrow(a, w),
             _ if width == w && kind != Kind::Given => {

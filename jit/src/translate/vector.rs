@@ -212,13 +212,7 @@ impl VectorBackend for Translator<'_> {
     fn fp1(&mut self, _: Fp1, _: Fmt, _: Value, _: Value) -> Result<Value, Infallible> {
         surveyed()
     }
-    fn fp_compare(
-        &mut self,
-        _: ComFmt,
-        _: bool,
-        _: Value,
-        _: Value,
-    ) -> Result<Node, Infallible> {
+    fn fp_compare(&mut self, _: ComFmt, _: bool, _: Value, _: Value) -> Result<Node, Infallible> {
         surveyed()
     }
     fn cvt(&mut self, _: Cvt, _: Value, _: Value) -> Result<Value, Infallible> {
