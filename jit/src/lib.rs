@@ -9,6 +9,7 @@
 
 mod arena;
 mod compile;
+mod dump;
 mod enter;
 mod jump;
 mod native;
@@ -20,5 +21,6 @@ mod translate;
 
 pub use arena::{ArenaError, CodeArena, CodeId, MAX_ARENA_BYTES};
 pub use compile::CompileError;
+pub use dump::DumpConfig;
 pub use space::CODE_ALIGN;
 pub use tier::{Jit, JitConfig, JitError, JitStats};

@@ -10,6 +10,7 @@ use rustc_hash::FxBuildHasher;
 
 use crate::arena::{ArenaError, CodeArena, CodeId};
 use crate::compile::{CompileError, Compiler, host_isa};
+use crate::dump::{Dump, DumpConfig, Subject};
 use crate::enter::Entrance;
 use crate::jump::{JUMP_BITS, Jumps};
 use crate::plan::{Plan, plan};
@@ -19,17 +20,19 @@ use crate::translate::{Reason, Request};
 const MAX_LINKS: usize = 64;
 
 /// How the translator works.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JitConfig {
     /// Executions after which a block is translated; 1 translates everything at once.
     pub threshold: u32,
     /// Bytes of machine code that are kept.
     pub cache_bytes: usize,
+    /// What is written about the code.
+    pub dump: DumpConfig,
 }
 
 impl Default for JitConfig {
     fn default() -> Self {
-        JitConfig { threshold: 1000, cache_bytes: 64 << 20 }
+        JitConfig { threshold: 1000, cache_bytes: 64 << 20, dump: DumpConfig::default() }
     }
 }
 
@@ -45,6 +48,9 @@ pub enum JitError {
     /// The entry could not be built.
     #[error("Cranelift's JIT module: {0}")]
     Module(#[from] Box<cranelift_module::ModuleError>),
+    /// What is to be written about the code cannot be.
+    #[error("cannot write about translated code: {0}")]
+    Dump(#[from] std::io::Error),
 }
 
 /// What has been done, for `--jit-stats`.
@@ -84,6 +90,7 @@ pub struct Jit {
     config: JitConfig,
     compiler: Compiler,
     entrance: Entrance,
+    dump: Dump,
     arena: CodeArena,
     jumps: Jumps,
     regions: Vec<Option<Region>>,
@@ -101,6 +108,7 @@ impl Jit {
         Ok(Jit {
             compiler: Compiler::new()?,
             entrance: Entrance::new(host_isa()?)?,
+            dump: Dump::new(&config.dump)?,
             arena: CodeArena::new(config.cache_bytes)?,
             jumps: Jumps::new(),
             regions: Vec::new(),
@@ -124,6 +132,7 @@ impl Jit {
         core: &mut Core,
         blocks: &BlockCache<Core>,
         place: GuestPhys,
+        linear: Linear,
     ) -> Option<RegionId> {
         let mode = core.mode();
         if let Some(id) = self.by_place.get(&(place, mode)) {
@@ -159,9 +168,14 @@ impl Jit {
                 return None;
             }
         };
-        let code = self.publish(&code)?;
+        let id = self.publish(&code)?;
+        let host = self.arena.entry(id)? as u64;
+        let text = if self.dump.wants_text() { self.compiler.clif() } else { String::new() };
+        let (page, code) = (&page, &code);
+        let plan = &plan;
+        self.dump.region(&Subject { plan, page, mode, place, linear, host, code }, &text);
         self.jumps.take_cells(links.len());
-        self.add(core, place, mode, &plan, code)
+        self.add(core, place, mode, plan, id)
     }
 
     /// Takes code into the arena, which starts afresh when it is full.
@@ -244,7 +258,7 @@ impl Jit {
         if let (Some(code), None) = (known, link) {
             return Some(code);
         }
-        let id = self.region(core, blocks, place)?;
+        let id = self.region(core, blocks, place, at)?;
         let region = self.regions[id as usize].as_mut()?;
         if known.is_none() {
             region.slots.push(self.jumps.enter(at, key, region.entry));

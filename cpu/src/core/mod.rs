@@ -37,10 +37,14 @@ pub enum Exit {
     Again,
 }
 
-/// A vCPU with everything it executes on.
+/// A vCPU with everything it executes on. Laid out as written: translated code reaches what comes
+/// first with short displacements.
+#[repr(C)]
 pub struct Core {
     /// Architectural state.
     pub vcpu: Vcpu,
+    /// What translated code shares with this core.
+    pub translated: translated::Translated,
     /// TLB, page tables, physical memory.
     pub mem: Softmmu,
     /// The machine around.
@@ -56,8 +60,6 @@ pub struct Core {
     /// What a slow path has come to, beside its `Result<(), Exit>`: a result of one byte keeps the
     /// fast paths around the call free of a stack frame.
     slow_value: u64,
-    /// What translated code shares with this core.
-    pub translated: translated::Translated,
     /// Position in the run: see [`Progress`].
     pub(crate) progress: Progress,
     /// The exceptions behind the last delivery that did not go through at once.

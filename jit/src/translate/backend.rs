@@ -49,6 +49,7 @@ impl Backend for Translator<'_> {
         self.changes();
         let wide = match w {
             Width::W64 => self.wide(v),
+            Width::W32 if self.width(v) <= Width::W32 => self.wide(v),
             Width::W32 => {
                 let narrow = self.narrow(v, w);
                 self.f.ins().uextend(types::I64, narrow)
@@ -144,8 +145,7 @@ impl Backend for Translator<'_> {
 
     fn load(&mut self, w: Width, seg: Seg, ea: Node) -> Result<Node, Infallible> {
         let host = self.access(w.bytes(), seg, ea, false);
-        let v = self.load_host(int(w), host);
-        Ok(self.given_narrow(w, v))
+        Ok(self.load_integer(w, host))
     }
 
     fn store(&mut self, w: Width, seg: Seg, ea: Node, v: Node) -> Result<(), Infallible> {
@@ -157,8 +157,7 @@ impl Backend for Translator<'_> {
 
     fn modify(&mut self, w: Width, seg: Seg, ea: Node) -> Result<(Place, Node), Infallible> {
         let host = self.access(w.bytes(), seg, ea, true);
-        let v = self.load_host(int(w), host);
-        Ok((Place(host), self.given_narrow(w, v)))
+        Ok((Place(host), self.load_integer(w, host)))
     }
 
     fn commit(&mut self, at: Place, w: Width, v: Node) {

@@ -7,7 +7,7 @@ use brolga_cpu::core::translated::{offset, packed_flag_op};
 use brolga_cpu::flags::{Cond, FlagOp};
 use brolga_cpu::vcpu::rflags;
 use brolga_mmu::Width;
-use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::condcodes::{CondCode, IntCC};
 use cranelift_codegen::ir::{InstBuilder, Value, types};
 
 use super::node::{Kind, Node, int};
@@ -56,6 +56,20 @@ enum Base {
     Parity,
     Less,
     LessOrEqual,
+}
+
+impl Base {
+    /// The condition on `a - b` as a comparison of `a` and `b`.
+    fn of_difference(self) -> Option<IntCC> {
+        match self {
+            Base::Zero => Some(IntCC::Equal),
+            Base::Below => Some(IntCC::UnsignedLessThan),
+            Base::BelowOrEqual => Some(IntCC::UnsignedLessThanOrEqual),
+            Base::Less => Some(IntCC::SignedLessThan),
+            Base::LessOrEqual => Some(IntCC::SignedLessThanOrEqual),
+            Base::Overflow | Base::Sign | Base::Parity => None,
+        }
+    }
 }
 
 fn base(cc: Cond) -> (Base, bool) {
@@ -114,7 +128,13 @@ impl Translator<'_> {
         let (base, negated) = base(cc);
         let v = match self.state(flags) {
             State::Produced { op, w, r, a, b, exact } => {
-                self.produced_flag(&Producer { op, w, r, a, b, exact }, base)
+                let p = Producer { op, w, r, a, b, exact };
+                if let Some((cc, x, y)) = self.comparison(&p, base) {
+                    let cc = if negated { cc.complement() } else { cc };
+                    let (x, y) = (self.narrow(x, w), self.narrow(y, w));
+                    return self.f.ins().icmp(cc, x, y);
+                }
+                self.produced_flag(&p, base)
             }
             State::If { c, then, otherwise } => {
                 let even = even(cc);
@@ -127,24 +147,30 @@ impl Translator<'_> {
         if negated { self.f.ins().bxor_imm_u(v, 1) } else { v }
     }
 
+    /// The condition as one comparison, where it is one.
+    fn comparison(&mut self, p: &Producer, base: Base) -> Option<(IntCC, Node, Node)> {
+        let zero = |t: &mut Self, cc| Some((cc, p.r, t.constant(0)));
+        match (p.op, base) {
+            (FlagOp::Bits, _) => None,
+            (FlagOp::Sub, _) if p.exact && base.of_difference().is_some() => {
+                base.of_difference().map(|cc| (cc, p.a, p.b))
+            }
+            (FlagOp::Add, Base::Below) if p.exact => Some((IntCC::UnsignedLessThan, p.r, p.a)),
+            (_, Base::Zero) | (FlagOp::Logic, Base::BelowOrEqual) => zero(self, IntCC::Equal),
+            (_, Base::Sign) | (FlagOp::Logic, Base::Less) => zero(self, IntCC::SignedLessThan),
+            (FlagOp::Logic, Base::LessOrEqual) => zero(self, IntCC::SignedLessThanOrEqual),
+            _ => None,
+        }
+    }
+
     fn produced_flag(&mut self, p: &Producer, base: Base) -> Value {
+        if let Some((cc, x, y)) = self.comparison(p, base) {
+            let (x, y) = (self.narrow(x, p.w), self.narrow(y, p.w));
+            return self.f.ins().icmp(cc, x, y);
+        }
         if p.op == FlagOp::Bits {
             let r = self.wide(p.r);
             return self.bit_flag(r, base);
-        }
-        if p.op == FlagOp::Sub && p.exact {
-            let cc = match base {
-                Base::Zero => Some(IntCC::Equal),
-                Base::Below => Some(IntCC::UnsignedLessThan),
-                Base::BelowOrEqual => Some(IntCC::UnsignedLessThanOrEqual),
-                Base::Less => Some(IntCC::SignedLessThan),
-                Base::LessOrEqual => Some(IntCC::SignedLessThanOrEqual),
-                _ => None,
-            };
-            if let Some(cc) = cc {
-                let (a, b) = (self.narrow(p.a, p.w), self.narrow(p.b, p.w));
-                return self.f.ins().icmp(cc, a, b);
-            }
         }
         match base {
             Base::Zero => self.compare_zero(p, IntCC::Equal),
@@ -155,16 +181,11 @@ impl Translator<'_> {
                 let r = self.narrow(p.r, Width::W8);
                 self.parity(r)
             }
-            Base::BelowOrEqual if p.op == FlagOp::Logic => self.compare_zero(p, IntCC::Equal),
             Base::BelowOrEqual => {
                 let (x, y) = (self.carry(p), self.compare_zero(p, IntCC::Equal));
                 self.f.ins().bor(x, y)
             }
-            Base::Less if p.op == FlagOp::Logic => self.compare_zero(p, IntCC::SignedLessThan),
             Base::Less => self.less(p),
-            Base::LessOrEqual if p.op == FlagOp::Logic => {
-                self.compare_zero(p, IntCC::SignedLessThanOrEqual)
-            }
             Base::LessOrEqual => {
                 let (x, y) = (self.less(p), self.compare_zero(p, IntCC::Equal));
                 self.f.ins().bor(x, y)
@@ -192,15 +213,11 @@ impl Translator<'_> {
     }
 
     fn carry(&mut self, p: &Producer) -> Value {
+        if let Some((cc, x, y)) = self.comparison(p, Base::Below) {
+            let (x, y) = (self.narrow(x, p.w), self.narrow(y, p.w));
+            return self.f.ins().icmp(cc, x, y);
+        }
         match p.op {
-            FlagOp::Add if p.exact => {
-                let (r, a) = (self.narrow(p.r, p.w), self.narrow(p.a, p.w));
-                self.f.ins().icmp(IntCC::UnsignedLessThan, r, a)
-            }
-            FlagOp::Sub if p.exact => {
-                let (a, b) = (self.narrow(p.a, p.w), self.narrow(p.b, p.w));
-                self.f.ins().icmp(IntCC::UnsignedLessThan, a, b)
-            }
             FlagOp::Add | FlagOp::Sub => self.carry_chain(p),
             FlagOp::Logic | FlagOp::Bits => self.constant_flag(false),
             FlagOp::Inc | FlagOp::Dec | FlagOp::Mul => self.is_set(p.b),
@@ -313,7 +330,7 @@ impl Translator<'_> {
 
     /// A condition on flags in their RFLAGS positions.
     fn bit_flag(&mut self, status: Value, base: Base) -> Value {
-        let mut any = |t: &mut Self, mask: u64| {
+        let any = |t: &mut Self, mask: u64| {
             let v = t.f.ins().band_imm_u(status, mask as i64);
             t.f.ins().icmp_imm_u(IntCC::NotEqual, v, 0)
         };

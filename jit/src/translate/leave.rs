@@ -195,7 +195,7 @@ impl Translator<'_> {
         let entry = self.f.ins().iadd(cache, index);
         let snapshot = self.snapshot();
         let miss = self.cold_block();
-        let mut same = |t: &mut Self, field: usize, v: Value| {
+        let same = |t: &mut Self, field: usize, v: Value| {
             let there = t.f.ins().load(types::I64, trusted(), entry, at(field));
             let same = t.f.ins().icmp(IntCC::Equal, there, v);
             let on = t.f.create_block();

@@ -131,6 +131,18 @@ impl Translator<'_> {
         self.f.ins().load(types::I64, trusted(), core, at(offset::HOST))
     }
 
+    /// Loads an integer.
+    pub(super) fn load_integer(&mut self, w: Width, host: Value) -> Node {
+        let ins = self.f.ins();
+        let v = match w {
+            Width::W8 => ins.uload8(types::I64, guest(), host, 0),
+            Width::W16 => ins.uload16(types::I64, guest(), host, 0),
+            Width::W32 => ins.uload32(guest(), host, 0),
+            Width::W64 => ins.load(types::I64, guest(), host, 0),
+        };
+        self.given(w, v)
+    }
+
     pub(super) fn load_host(&mut self, ty: Type, host: Value) -> Value {
         self.f.ins().load(ty, guest(), host, 0)
     }

@@ -80,6 +80,14 @@ pub(super) struct RunArguments {
     #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = parse_size)]
     pub(super) jit_cache_size: u64,
 
+    /// Write each piece of translated code into a file of its own: guest code, IR, host code
+    #[arg(long, value_name = "DIR")]
+    pub(super) jit_dump: Option<PathBuf>,
+
+    /// Write /tmp/perf-PID.map, in which Linux's perf finds the guest addresses of translated code
+    #[arg(long)]
+    pub(super) jit_perf_map: bool,
+
     /// What the guest's time follows [default: host]
     #[arg(long, value_enum, value_name = "CLOCK")]
     pub(super) clock: Option<ClockKind>,

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use brolga_cpu::cpuid::CpuModel;
-use brolga_jit::JitConfig;
+use brolga_jit::{DumpConfig, JitConfig};
 use clap::Parser;
 use clap::error::ErrorKind;
 
@@ -82,7 +82,11 @@ fn prepare(run: &RunArguments) -> Result<(Machine, Option<RawTerminal>)> {
         memory: MemoryLayout::new(run.memory)?,
         cpu,
         accel: run.accel.unwrap_or(AccelKind::Interp),
-        jit: JitConfig { threshold: run.jit_threshold, cache_bytes: run.jit_cache_size as usize },
+        jit: JitConfig {
+            threshold: run.jit_threshold,
+            cache_bytes: run.jit_cache_size as usize,
+            dump: DumpConfig { directory: run.jit_dump.clone(), perf_map: run.jit_perf_map },
+        },
         clock: run.clock.unwrap_or(ClockKind::Host),
         guest: guest(run)?,
         on_triple_fault: run.on_triple_fault,
