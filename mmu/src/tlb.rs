@@ -11,11 +11,13 @@
 //! and one such set for each of the last [`CONTEXTS`] PCIDs (SDM vol. 3A, 4.10.1). Global pages
 //! are entered in the context that used them; the flushes see to it that this does not show.
 
+use rustc_hash::FxHashSet;
+
 use crate::addr::{GuestPhys, Linear, PAGE_BITS, PAGE_SIZE, Width};
 use crate::ram::HostPtr;
 
 /// Entries of one table; direct-mapped by the low bits of the linear page number.
-pub const TLB_ENTRIES: usize = 1024;
+pub const TLB_ENTRIES: usize = 4096;
 /// Tables of one context: a power of two, so that the look-up needs no bounds check.
 const TABLES: usize = 4;
 /// Address spaces that are held at once.
@@ -111,7 +113,7 @@ pub struct TlbFill {
 }
 
 /// A link of the lists of slots; `NONE` ends them.
-type Slot = u16;
+type Slot = u32;
 const NONE: Slot = Slot::MAX;
 const _: () = assert!(SLOTS <= NONE as usize);
 
@@ -150,47 +152,53 @@ impl Shadow {
     }
 }
 
-/// A set of pages of all sizes that may claim to contain more than it does.
-struct PageFilter {
-    words: [u64; Self::WORDS],
-    empty: bool,
+/// A set of pages of all sizes.
+#[derive(Default)]
+struct PageSet {
+    /// Page numbers, each with its size.
+    pages: FxHashSet<u64>,
+    /// The sizes that there have been, as bits of [`PAGE_SIZES`].
+    sizes: u8,
 }
 
 /// The sizes of pages, as log2.
 const PAGE_SIZES: [u8; 4] = [12, 21, 22, 30];
 
-impl PageFilter {
-    const WORDS: usize = 64;
-
-    const fn new() -> Self {
-        Self { words: [0; Self::WORDS], empty: true }
-    }
-
-    fn bit(linear: Linear, page_bits: u8) -> (usize, u64) {
-        let key = (linear.0 >> page_bits) ^ (u64::from(page_bits) << 56);
-        // Multiplicative hashing (Knuth, TAOCP vol. 3, 6.4): the top 12 bits select the bit.
-        let hash = key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52;
-        (hash as usize / 64 % Self::WORDS, 1 << (hash % 64))
+impl PageSet {
+    fn key(linear: Linear, page_bits: u8) -> u64 {
+        (linear.0 >> page_bits) << 8 | u64::from(page_bits)
     }
 
     fn insert(&mut self, linear: Linear, page_bits: u8) {
-        let (word, bit) = Self::bit(linear, page_bits);
-        self.words[word] |= bit;
-        self.empty = false;
-    }
-
-    fn may_cover(&self, linear: Linear) -> bool {
-        !self.empty
-            && PAGE_SIZES.iter().any(|&page_bits| {
-                let (word, bit) = Self::bit(linear, page_bits);
-                self.words[word] & bit != 0
-            })
-    }
-
-    fn clear(&mut self) {
-        if !self.empty {
-            *self = Self::new();
+        if self.pages.insert(Self::key(linear, page_bits)) {
+            let size = PAGE_SIZES.iter().position(|bits| *bits == page_bits);
+            self.sizes |= size.map_or(0, |size| 1 << size);
         }
+    }
+
+    /// The keys under which a page that contains `linear` would be.
+    fn keys(&self, linear: Linear) -> impl Iterator<Item = u64> + use<> {
+        let sizes = self.sizes;
+        let held = PAGE_SIZES.into_iter().enumerate().filter(move |(n, _)| sizes >> n & 1 != 0);
+        held.map(move |(_, bits)| Self::key(linear, bits))
+    }
+
+    /// Whether a page contains `linear`.
+    fn covers(&self, linear: Linear) -> bool {
+        self.keys(linear).any(|key| self.pages.contains(&key))
+    }
+
+    /// Takes the pages out that contain `linear`; whether there were any.
+    fn take(&mut self, linear: Linear) -> bool {
+        self.keys(linear).fold(false, |any, key| self.pages.remove(&key) || any)
+    }
+
+    /// Takes all out; whether there were any.
+    fn clear(&mut self) -> bool {
+        let any = !self.pages.is_empty();
+        self.pages.clear();
+        self.sizes = 0;
+        any
     }
 }
 
@@ -198,9 +206,9 @@ impl PageFilter {
 struct Entered {
     slots: Vec<Slot>,
     /// The large pages: to flush one is to flush all its fragments.
-    large: PageFilter,
+    large: PageSet,
     /// The executable pages, those included whose entries gave way to others.
-    exec: PageFilter,
+    exec: PageSet,
 }
 
 /// One address space.
@@ -249,7 +257,7 @@ impl Tlb {
         let entries: Box<[TlbEntry]> = (0..SLOTS).map(TlbEntry::invalid).collect();
         let Ok(entries) = entries.try_into() else { unreachable!("collected SLOTS entries") };
         let entered =
-            || Entered { slots: Vec::new(), large: PageFilter::new(), exec: PageFilter::new() };
+            || Entered { slots: Vec::new(), large: PageSet::default(), exec: PageSet::default() };
         // Contexts that were never used hold PCIDs too; nothing is entered for them.
         let contexts = std::array::from_fn(|i| Context {
             pcid: i as u16,
@@ -399,7 +407,7 @@ impl Tlb {
         let bucket = fill.phys.page_number() as usize % BUCKETS;
         let next = std::mem::replace(&mut self.buckets[bucket], slot as Slot);
         if next != NONE {
-            self.shadows[usize::from(next)].previous = slot as Slot;
+            self.shadows[next as usize].previous = slot as Slot;
         }
         self.shadows[slot] = Shadow {
             phys_page: fill.phys.page_number(),
@@ -438,10 +446,10 @@ impl Tlb {
         let Shadow { next, previous, phys_page, .. } = *shadow;
         match previous {
             NONE => self.buckets[phys_page as usize % BUCKETS] = next,
-            _ => self.shadows[usize::from(previous)].next = next,
+            _ => self.shadows[previous as usize].next = next,
         }
         if next != NONE {
-            self.shadows[usize::from(next)].previous = previous;
+            self.shadows[next as usize].previous = previous;
         }
         self.entries[slot] = TlbEntry::invalid(slot);
     }
@@ -450,11 +458,10 @@ impl Tlb {
     /// entered since the last such flush.
     fn flush(&mut self, context: usize, kind: usize) {
         let entered = &mut self.contexts[context].entered[kind];
-        let any_exec = !entered.exec.empty;
         entered.large.clear();
-        entered.exec.clear();
+        let any_exec = entered.exec.clear();
         let mut slots = std::mem::take(&mut entered.slots);
-        for slot in slots.drain(..).map(usize::from) {
+        for slot in slots.drain(..).map(|slot| slot as usize) {
             self.shadows[slot].listed[kind] = false;
             // A slot on both lists holds a page of one kind only, the last one entered.
             if usize::from(self.shadows[slot].global) == kind {
@@ -521,14 +528,14 @@ impl Tlb {
 
     fn flush_page_of(&mut self, context: usize, kind: usize, linear: Linear) {
         let global = kind == GLOBAL;
-        let entered = &self.contexts[context].entered[kind];
+        let entered = &mut self.contexts[context].entered[kind];
         if entered.slots.is_empty() {
             return;
         }
-        let (large, exec) = (entered.large.may_cover(linear), entered.exec.may_cover(linear));
+        let (large, exec) = (entered.large.covers(linear), entered.exec.take(linear));
         if large {
             let slots = std::mem::take(&mut self.contexts[context].entered[kind].slots);
-            for slot in slots.iter().copied().map(usize::from) {
+            for slot in slots.iter().copied().map(|slot| slot as usize) {
                 let shadow = &self.shadows[slot];
                 if shadow.global == global && shadow.covers(linear) {
                     self.vacate(slot);
@@ -556,7 +563,7 @@ impl Tlb {
         let page = phys.page_number();
         let mut slot = self.buckets[page as usize % BUCKETS];
         while slot != NONE {
-            let at = usize::from(slot);
+            let at = slot as usize;
             let shadow = &self.shadows[at];
             if shadow.phys_page == page {
                 self.entries[at].write = invalid_tag(at);
