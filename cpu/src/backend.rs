@@ -132,6 +132,45 @@ pub trait Backend: Sized {
         new: Self::V,
     ) -> Result<Self::V, Self::E>;
 
+    /// Whether the engine executes [`crate::block::Op::quick`].
+    const QUICK: bool = false;
+
+    /// As [`Backend::load`] through a flat segment. It may fail for the engine's own reasons where
+    /// `load` would not: then nothing has happened, and [`crate::block::Op::handler`] is to be used.
+    #[inline(always)]
+    fn quick_load(&mut self, w: Width, seg: Seg, ea: Self::V) -> Result<Self::V, Self::E> {
+        self.load(w, seg, ea)
+    }
+    /// As [`Backend::store`], under the conditions of [`Backend::quick_load`].
+    #[inline(always)]
+    fn quick_store(&mut self, w: Width, seg: Seg, ea: Self::V, v: Self::V) -> Result<(), Self::E> {
+        self.store(w, seg, ea, v)
+    }
+    /// As [`Backend::modify`], under the conditions of [`Backend::quick_load`].
+    #[inline(always)]
+    fn quick_modify(
+        &mut self,
+        w: Width,
+        seg: Seg,
+        ea: Self::V,
+    ) -> Result<(Self::L, Self::V), Self::E> {
+        self.modify(w, seg, ea)
+    }
+    /// Writes back what [`Backend::quick_modify`] located.
+    #[inline(always)]
+    fn quick_commit(&mut self, at: Self::L, w: Width, v: Self::V) {
+        self.commit(at, w, v);
+    }
+
+    /// `insn` is now the current instruction. Quick forms that complete do not say so.
+    #[inline(always)]
+    fn arrive(&mut self, _: &Insn) {}
+    /// Whether the block is to be left after the current instruction.
+    #[inline(always)]
+    fn leaving(&self) -> bool {
+        false
+    }
+
     /// Checks that IP may become `target`: inside CS's limit, canonical (#GP(0) otherwise).
     fn check_target(&mut self, insn: &Insn, target: Self::V) -> Result<(), Self::E>;
     /// Continues at `target`, which has been checked.

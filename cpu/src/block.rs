@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use brolga_mmu::GuestPhys;
 
 use crate::backend::{Backend, Handler};
+use crate::chain::Chained;
 use crate::insn::Insn;
 
 /// Everything outside the instruction bytes that decoding depends on.
@@ -73,10 +74,15 @@ impl Mode {
     }
 }
 
-/// An instruction bound to its meaning on backend `B`.
+/// An instruction bound to its meaning on backend `B`; one cache line.
+#[repr(align(64))]
 pub struct Op<B: Backend> {
     /// Its meaning.
     pub handler: Handler<B>,
+    /// The same, and the rest of the block after it, for engines that execute ([`Backend::QUICK`]).
+    /// It may do without what [`Backend::quick_load`] and the like cannot do: where they fail, the
+    /// engine uses `handler` and goes on with the next instruction.
+    pub quick: Chained<B>,
     /// Its operands.
     pub insn: Insn,
 }
@@ -97,6 +103,8 @@ pub struct Block<B: Backend> {
     pub patience: Cell<u32>,
     /// Where it begins in guest memory, if a second tier may take it over: it lies in one page.
     pub place: Option<GuestPhys>,
+    /// Where execution has gone on from here, the latest first.
+    pub links: [Jump; 2],
 }
 
 /// Index of a block in its [`BlockCache`].
@@ -123,11 +131,23 @@ impl JumpKey {
     }
 }
 
+/// Where a jump leads. It holds for all blocks that jump to `ip`, and under all aliases of their own
+/// addresses.
 #[derive(Clone, Copy)]
-struct Jump {
+pub struct Jump {
     ip: u64,
     key: JumpKey,
     block: BlockId,
+}
+
+impl Jump {
+    /// Leads nowhere.
+    pub const NONE: Jump = Jump { ip: 0, key: JumpKey::NONE, block: BlockId(0) };
+
+    #[inline(always)]
+    fn leads(&self, ip: u64, key: JumpKey) -> bool {
+        self.ip == ip && self.key == key
+    }
 }
 
 const JUMPS: usize = 1 << 14;
@@ -161,8 +181,7 @@ pub struct BlockCache<B: Backend> {
 impl<B: Backend> BlockCache<B> {
     /// An empty cache, whose blocks are hot after `threshold` executions.
     pub fn new(threshold: u32) -> Self {
-        let none = Jump { ip: 0, key: JumpKey::NONE, block: BlockId(0) };
-        let jumps: Box<[Jump]> = vec![none; JUMPS].into_boxed_slice();
+        let jumps: Box<[Jump]> = vec![Jump::NONE; JUMPS].into_boxed_slice();
         let Ok(jumps) = jumps.try_into() else { unreachable!("made with JUMPS entries") };
         BlockCache {
             blocks: Vec::new(),
@@ -188,12 +207,39 @@ impl<B: Backend> BlockCache<B> {
 
     /// The block that was last remembered for linear address `ip` under `key`.
     #[inline(always)]
-    pub fn by_jump(&self, ip: u64, key: JumpKey) -> Option<&Block<B>> {
+    pub fn by_jump(&self, ip: u64, key: JumpKey) -> Option<BlockId> {
         let jump = &self.jumps[Self::slot(ip)];
-        if jump.ip != ip || jump.key != key {
-            return None;
+        (jump.leads(ip, key) && self.lives(jump.block)).then_some(jump.block)
+    }
+
+    /// As [`BlockCache::by_jump`], where execution comes from block `from`.
+    #[inline(always)]
+    pub fn after(&mut self, from: BlockId, ip: u64, key: JumpKey) -> Option<BlockId> {
+        let [latest, other] = &self.get(from).links;
+        if latest.leads(ip, key) && self.lives(latest.block) {
+            return Some(latest.block);
         }
-        self.blocks.get(jump.block.0 as usize).filter(|b| !b.ops.is_empty())
+        if other.leads(ip, key) && self.lives(other.block) {
+            return Some(other.block);
+        }
+        self.link(from, ip, key)
+    }
+
+    #[inline(never)]
+    fn link(&mut self, from: BlockId, ip: u64, key: JumpKey) -> Option<BlockId> {
+        let block = self.by_jump(ip, key)?;
+        let links = &mut self.blocks[from.0 as usize].links;
+        if !links[0].leads(ip, key) {
+            links[1] = links[0];
+        }
+        links[0] = Jump { ip, key, block };
+        Some(block)
+    }
+
+    /// Whether a block has not been invalidated.
+    #[inline(always)]
+    fn lives(&self, id: BlockId) -> bool {
+        self.blocks.get(id.0 as usize).is_some_and(|block| !block.ops.is_empty())
     }
 
     /// The block at a physical address.
@@ -202,6 +248,7 @@ impl<B: Backend> BlockCache<B> {
     }
 
     /// A block by its index.
+    #[inline(always)]
     pub fn get(&self, id: BlockId) -> &Block<B> {
         &self.blocks[id.0 as usize]
     }

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use brolga_mmu::Width;
 use iced_x86::{Code, Decoder, DecoderError, DecoderOptions, Instruction, OpKind, Register};
 
-use crate::block::{Block, Mode, Op};
+use crate::block::{Block, Jump, Mode, Op};
 use crate::cpuid::CpuModel;
 use crate::insn::{Insn, bits};
 use crate::select::select;
@@ -53,7 +53,7 @@ pub fn decode<B: VectorBackend>(
         let selected = select::<B>(&instruction, mode, model);
         let insn = operands(&instruction, mode, at, bytes);
         last = at;
-        ops.push(Op { handler: selected.handler, insn });
+        ops.push(Op { handler: selected.handler, quick: selected.quick, insn });
         if selected.ends_block {
             (jumps, checks) = (selected.jumps, selected.checks);
             break;
@@ -70,6 +70,7 @@ pub fn decode<B: VectorBackend>(
         checks,
         patience: Cell::new(u32::MAX),
         place: None,
+        links: [Jump::NONE; 2],
     })
 }
 
@@ -184,7 +185,7 @@ fn register(r: Register) -> u8 {
 }
 
 /// How accesses through `r` are checked in this mode.
-fn segment(r: Register, mode: Mode) -> Seg {
+pub(crate) fn segment(r: Register, mode: Mode) -> Seg {
     let (reg, flat) = match r {
         Register::ES => (SegReg::Es, mode.has(Mode::ES_FLAT)),
         Register::CS => (SegReg::Cs, false),

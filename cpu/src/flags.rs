@@ -99,16 +99,6 @@ impl LazyFlags {
         LazyFlags { r: rflags & STATUS, a: 0, b: 0, op: FlagOp::Bits, w: Width::W64 }
     }
 
-    /// Carries out of each bit position of an addition (`r = a + b [+ 1]`).
-    #[inline(always)]
-    fn carries(&self) -> u64 {
-        (self.a & self.b) | ((self.a | self.b) & !self.r)
-    }
-    /// Borrows into each bit position of a subtraction (`r = a - b [- 1]`).
-    #[inline(always)]
-    fn borrows(&self) -> u64 {
-        (!self.a & self.b) | ((!self.a | self.b) & self.r)
-    }
     #[inline(always)]
     fn msb(&self, v: u64) -> bool {
         v & self.w.sign_bit() != 0
@@ -117,11 +107,16 @@ impl LazyFlags {
     /// Carry flag.
     #[inline(always)]
     pub fn cf(&self) -> bool {
+        if self.op != FlagOp::Sub {
+            // Most of what is asked follows a comparison: no table of jumps for that.
+            std::hint::cold_path();
+        }
         match self.op {
             FlagOp::Bits => self.r & CF != 0,
-            FlagOp::Sub => self.msb(self.borrows()),
+            // By a - b - 1 = a if b is all ones, and a + b + 1 = a likewise.
+            FlagOp::Sub => self.a < self.b || self.a == self.b && self.r != 0,
             FlagOp::Logic => false,
-            FlagOp::Add => self.msb(self.carries()),
+            FlagOp::Add => self.r < self.a || self.r == self.a && self.b != 0,
             FlagOp::Inc | FlagOp::Dec | FlagOp::Mul => self.b != 0,
             // The last bit shifted out; a count beyond the width shifts out zeros (SAR: the sign).
             FlagOp::Shl => {

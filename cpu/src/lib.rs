@@ -11,6 +11,7 @@
 pub mod backend;
 pub mod block;
 pub mod bus;
+pub mod chain;
 pub mod core;
 pub mod cpuid;
 pub mod decode;

@@ -188,6 +188,47 @@ impl Backend for Core {
         self.write_place(at, w, v);
     }
 
+    const QUICK: bool = true;
+
+    #[inline(always)]
+    fn quick_load(&mut self, w: Width, _: crate::vcpu::Seg, ea: u64) -> Result<u64, Exit> {
+        let host = self.host_read(Linear(ea), w.bytes()).ok_or(Exit::Slow)?;
+        Ok(Core::read_host(host, w))
+    }
+
+    #[inline(always)]
+    fn quick_store(&mut self, w: Width, _: crate::vcpu::Seg, ea: u64, v: u64) -> Result<(), Exit> {
+        let host = self.host_write(Linear(ea), w.bytes()).ok_or(Exit::Slow)?;
+        Core::write_host(host, w, v);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn quick_modify(
+        &mut self,
+        w: Width,
+        _: crate::vcpu::Seg,
+        ea: u64,
+    ) -> Result<(Place, u64), Exit> {
+        let host = self.host_write(Linear(ea), w.bytes()).ok_or(Exit::Slow)?;
+        Ok((Place { linear: Linear(ea), host }, Core::read_host(host, w)))
+    }
+
+    #[inline(always)]
+    fn quick_commit(&mut self, at: Place, w: Width, v: u64) {
+        Core::write_host(at.host, w, v);
+    }
+
+    #[inline(always)]
+    fn arrive(&mut self, insn: &Insn) {
+        self.progress.arrive(insn);
+    }
+
+    #[inline(always)]
+    fn leaving(&self) -> bool {
+        self.progress.leave
+    }
+
     fn atomic(
         &mut self,
         op: AtomicOp,

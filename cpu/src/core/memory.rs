@@ -59,9 +59,9 @@ impl Softmmu {
 /// A location that [`Core::locate`] has checked for writing.
 #[derive(Clone, Copy)]
 pub struct Place {
-    linear: Linear,
+    pub(super) linear: Linear,
     /// Null for anything but plain RAM inside one page.
-    host: HostPtr,
+    pub(super) host: HostPtr,
 }
 
 /// One or two physical runs behind an access that may cross a page.

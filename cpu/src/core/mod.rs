@@ -17,9 +17,11 @@ use std::sync::Arc;
 use brolga_mmu::PhysMap;
 
 pub use crate::block::Mode;
+use crate::block::{Block, Op};
 use crate::bus::{Bus, Lines};
 use crate::cpuid::CpuModel;
 use crate::exception::Exception;
+use crate::insn::Insn;
 use crate::system::interrupt::Delivery;
 use crate::vcpu::{RIP, Seg, Vcpu};
 pub use memory::{By, Softmmu, is_canonical};
@@ -35,6 +37,8 @@ pub enum Exit {
     /// A repeated string instruction has done some iterations, is to be executed again, and has
     /// used up its slice (or must let an event in between).
     Again,
+    /// [`crate::block::Op::quick`] has done nothing: it takes the instruction's full meaning.
+    Slow,
 }
 
 /// A vCPU with everything it executes on. Laid out as written: translated code reaches what comes
@@ -73,11 +77,12 @@ pub struct Core {
 pub(crate) struct Progress {
     /// Instructions retired when the current block was entered, plus finished REP iterations.
     pub(crate) retired: u64,
-    /// Index of the current instruction in its block.
-    pub(crate) cur: u32,
-    /// The block is left before the instruction with this index. Setting it to 0 ends the block
-    /// after the current instruction.
-    pub(crate) end: u32,
+    /// The address of the block's first instruction, and of (something in) the current one: see
+    /// [`Progress::index`].
+    first: usize,
+    current: usize,
+    /// The block is left after the current instruction.
+    pub(crate) leave: bool,
     /// Offset of the current complex instruction from the block's start.
     pub(crate) at: u16,
     /// The count of retired instructions at which the slice ends.
@@ -86,6 +91,34 @@ pub(crate) struct Progress {
     pub(crate) single: bool,
     /// The machine must look before the next instruction.
     pub(crate) replan: bool,
+}
+
+impl Progress {
+    /// A block begins.
+    #[inline(always)]
+    pub(crate) fn enter(&mut self, block: &Block<Core>) {
+        self.first = block.ops.as_ptr() as usize;
+        self.current = self.first;
+        self.leave = false;
+    }
+
+    /// An instruction of the block begins.
+    #[inline(always)]
+    pub(crate) fn arrive(&mut self, insn: &Insn) {
+        self.current = std::ptr::from_ref(insn) as usize;
+    }
+
+    /// A block is over.
+    #[inline(always)]
+    pub(crate) fn between(&mut self) {
+        self.current = self.first;
+    }
+
+    /// The number of the current instruction in its block, from 0; 0 between blocks.
+    #[inline(always)]
+    pub(crate) fn index(&self) -> u64 {
+        (self.current.wrapping_sub(self.first) / size_of::<Op<Core>>()) as u64
+    }
 }
 
 impl Core {
@@ -122,7 +155,7 @@ impl Core {
     /// Instructions retired before the current one.
     #[inline(always)]
     pub fn now(&self) -> u64 {
-        self.progress.retired + u64::from(self.progress.cur)
+        self.progress.retired + self.progress.index()
     }
 
     /// Records `e` as the outcome of the current instruction.
@@ -140,7 +173,7 @@ impl Core {
 
     /// Leaves the block after the current instruction, and the slice if `replan`.
     pub(crate) fn leave_block(&mut self, replan: bool) {
-        self.progress.end = 0;
+        self.progress.leave = true;
         self.progress.replan |= replan;
     }
 
@@ -164,7 +197,7 @@ impl Core {
 
     /// Whether the block is to be left after the current instruction or iteration.
     pub(crate) fn must_leave(&self) -> bool {
-        self.progress.end == 0
+        self.progress.leave
     }
 
     /// The base of the segment that an operand goes through.

@@ -4,11 +4,14 @@ use brolga_mmu::{AccessKind, GuestPhys, Linear, PAGE_SIZE, Width};
 
 use super::tier::{Left, NoTier, Tier};
 use super::{By, Core, Exit, Mode};
-use crate::block::{Block, BlockCache, JumpKey};
+use crate::block::{Block, BlockCache, JumpKey, Op};
+use crate::chain;
 use crate::decode::{Decoded, MAX_INSN_BYTES, decode};
 use crate::exception::Exception;
 use crate::system::{debug, interrupt};
 use crate::vcpu::{Activity, RIP, SegReg, Shadow, rflags};
+
+const _: () = assert!(size_of::<Op<Core>>() == 64, "one cache line of the host's");
 
 /// Bytes that are looked at to decode a block.
 const LONGEST_BLOCK: usize = 256;
@@ -90,29 +93,35 @@ impl<T: Tier> Interpreter<T> {
     #[inline(always)]
     fn run_blocks(&mut self) {
         let core = &mut self.core;
-        loop {
-            let ip = core.vcpu.regs[RIP as usize];
-            let at = core.code_address(ip);
-            let Some(block) = self.blocks.by_jump(at.0, core.jump_key()) else { break };
+        // Within a block, only what ends one that `checks` changes the mode or the mappings of code.
+        let mut key = core.jump_key();
+        let mut at = core.code_address(core.vcpu.regs[RIP as usize]);
+        let mut next = self.blocks.by_jump(at.0, key);
+        while let Some(id) = next {
+            let block = self.blocks.get(id);
             if T::TRANSLATES && !self.short {
                 if let (0, Some(place)) = (block.patience.get(), block.place) {
+                    let ip = core.vcpu.regs[RIP as usize];
                     match self.tier.run(core, &self.blocks, place, at, ip) {
                         Left::NotEntered => block.patience.set(u32::MAX),
                         Left::GoOn => {}
                         Left::Slice => self.short = true,
                         Left::Interpret => return self.step_block(1),
                     }
+                    key = core.jump_key();
+                    at = core.code_address(core.vcpu.regs[RIP as usize]);
+                    next = self.blocks.by_jump(at.0, key);
                     continue;
                 }
                 block.patience.set(block.patience.get().saturating_sub(1));
             }
-            let left = core.progress.slice_end.saturating_sub(core.progress.retired);
-            if (block.ops.len() as u64) > left || !core.inside_limit(ip, block.bytes) {
+            if !core.fits(block) {
                 break;
             }
-            if !core.execute_whole(block, at) {
-                return;
-            }
+            let Some(to) = core.execute_whole(block, at) else { return };
+            debug_assert!(key == core.jump_key(), "the block checks");
+            next = self.blocks.after(id, to.0, key);
+            at = to;
         }
         self.step_block(u64::MAX);
     }
@@ -125,10 +134,11 @@ impl<T: Tier> Interpreter<T> {
         }
         let ip = self.core.vcpu.regs[RIP as usize];
         let at = self.core.code_address(ip);
-        if let Some(block) = self.blocks.by_jump(at.0, self.core.jump_key())
-            && self.core.inside_limit(ip, block.bytes)
-        {
-            return self.core.execute(block, at, most);
+        if let Some(id) = self.blocks.by_jump(at.0, self.core.jump_key()) {
+            let block = self.blocks.get(id);
+            if self.core.inside_limit(ip, block.bytes) {
+                return self.core.execute(block, at, most);
+            }
         }
         match self.find(ip, at) {
             Ok(Found::Cached(id)) => {
@@ -150,7 +160,7 @@ impl<T: Tier> Interpreter<T> {
     fn find(&mut self, ip: u64, at: Linear) -> Result<Found, Exit> {
         let core = &mut self.core;
         core.progress.at = 0;
-        core.progress.cur = 0;
+        core.progress.between();
         let phys = core.fetch_address(ip, at)?;
         let (mode, key) = (core.mode, core.jump_key());
         if let Some(id) = self.blocks.by_place(phys, mode)
@@ -287,7 +297,7 @@ impl Core {
     #[cold]
     fn take_events(&mut self) -> Option<Events> {
         self.progress.at = 0;
-        self.progress.cur = 0;
+        self.progress.between();
         if self.vcpu.activity == Activity::Shutdown {
             return Some(Events::Stop(Stop::Shutdown));
         }
@@ -342,81 +352,97 @@ impl Core {
             || ip + u64::from(bytes) - 1 <= u64::from(self.vcpu.seg(SegReg::Cs).limit)
     }
 
-    /// Executes all of a block that begins at `at`; no event is due before its end. False if the
-    /// run loop must look around before the next block.
+    /// Whether all of a block fits in the slice and lies inside CS.
     #[inline(always)]
-    fn execute_whole(&mut self, block: &Block<Core>, at: Linear) -> bool {
-        let len = block.ops.len() as u32;
-        self.progress.end = len;
-        let mut cur = 0;
-        for op in &block.ops {
-            self.progress.cur = cur;
-            if let Err(exit) = (op.handler)(self, &op.insn) {
-                self.leave(block, at, cur, Err(exit));
-                return false;
-            }
-            cur += 1;
-            if cur >= self.progress.end {
-                break;
-            }
-        }
-        if cur != len || self.progress.end != len {
-            self.leave(block, at, cur, Ok(()));
-            return false;
-        }
-        self.finish(block, at);
-        !block.checks
+    fn fits(&self, block: &Block<Core>) -> bool {
+        let retired = self.progress.retired.wrapping_add(block.ops.len() as u64);
+        retired <= self.progress.slice_end
+            && self.inside_limit(self.vcpu.regs[RIP as usize], block.bytes)
     }
 
-    /// Brings the counts and RIP up to date after a whole block.
+    /// Executes all of a block that begins at `at`; no event is due before its end. The address
+    /// where to go on; `None` if the run loop must look around first.
     #[inline(always)]
-    fn finish(&mut self, block: &Block<Core>, at: Linear) {
+    fn execute_whole(&mut self, block: &Block<Core>, at: Linear) -> Option<Linear> {
+        self.progress.enter(block);
+        let [op, rest @ ..] = &block.ops[..] else { return None };
+        let outcome = (op.quick)(self, op, rest);
+        if (outcome.is_err() | self.progress.leave) && self.settle(block, at, outcome) {
+            return None;
+        }
+        let to = self.finish(block, at);
+        (!block.checks).then_some(to)
+    }
+
+    /// Goes on with a block after the current instruction's quick form, which has ended with
+    /// `outcome`. Whether the block has been left before its end.
+    #[cold]
+    #[inline(never)]
+    fn settle(&mut self, block: &Block<Core>, at: Linear, mut outcome: Result<(), Exit>) -> bool {
+        while outcome == Err(Exit::Slow) {
+            let [op, rest @ ..] = &block.ops[self.progress.index() as usize..] else { break };
+            outcome = chain::full(self, op, rest);
+        }
+        let left = outcome.is_err() || self.progress.leave;
+        if left {
+            self.leave(block, at, outcome);
+        }
+        left
+    }
+
+    /// Brings the counts and RIP up to date after a whole block; the address where to go on.
+    #[inline(always)]
+    fn finish(&mut self, block: &Block<Core>, at: Linear) -> Linear {
         self.progress.retired += block.ops.len() as u64;
-        self.progress.cur = 0;
-        if block.jumps {
-            let from = at.0.wrapping_add(u64::from(block.last));
-            let to = self.code_address(self.vcpu.regs[RIP as usize]).0;
-            self.trail.record(from, to, self.progress.retired);
-        } else {
+        self.progress.between();
+        if !block.jumps {
             self.advance_ip(block.bytes);
         }
+        let to = self.code_address(self.vcpu.regs[RIP as usize]);
+        if block.jumps {
+            let from = at.0.wrapping_add(u64::from(block.last));
+            self.trail.record(from, to.0, self.progress.retired);
+        }
+        to
     }
 
     /// Executes a block that begins at `at`, or the part of it that the slice allows.
     fn execute(&mut self, block: &Block<Core>, at: Linear, most: u64) {
         let left = self.progress.slice_end - self.progress.retired;
         let single = self.progress.single;
-        self.progress.end = most.min(left).min(block.ops.len() as u64) as u32;
+        let ops = &block.ops[..most.min(left).min(block.ops.len() as u64) as usize];
         let stepping = single && self.vcpu.eflags & rflags::TF != 0;
         if single {
             self.vcpu.eflags &= !rflags::RF;
         }
-        let mut cur = 0;
+        self.progress.enter(block);
         let mut outcome = Ok(());
-        while cur < self.progress.end {
-            let op = &block.ops[cur as usize];
-            self.progress.cur = cur;
+        for op in ops {
+            self.progress.arrive(&op.insn);
             outcome = (op.handler)(self, &op.insn);
-            if outcome.is_err() {
+            if outcome.is_err() || self.progress.leave {
                 break;
             }
-            cur += 1;
         }
-        self.leave(block, at, cur, outcome);
+        self.leave(block, at, outcome);
         if stepping && outcome != Err(Exit::Fault) {
             debug::single_stepped(self);
         }
     }
 
-    /// Brings the counts and RIP up to date after the first `done` instructions of a block.
+    /// Brings the counts and RIP up to date after the current instruction of a block, or before it
+    /// if it has not completed.
     #[cold]
     #[inline(never)]
-    fn leave(&mut self, block: &Block<Core>, at: Linear, done: u32, outcome: Result<(), Exit>) {
+    fn leave(&mut self, block: &Block<Core>, at: Linear, outcome: Result<(), Exit>) {
+        let done = self.progress.index() + u64::from(outcome.is_ok());
         match block.ops.get(done as usize) {
-            None => self.finish(block, at),
+            None => {
+                self.finish(block, at);
+            }
             Some(op) => {
-                self.progress.retired += u64::from(done);
-                self.progress.cur = 0;
+                self.progress.retired += done;
+                self.progress.between();
                 self.advance_ip(op.insn.at);
             }
         }

@@ -48,6 +48,20 @@ fn data_beside_code_in_its_page_drops_nothing_that_runs() {
     assert_eq!(b.get(CODE + 0x800, 1), 7);
 }
 
+#[test]
+fn a_jump_finds_what_its_target_has_become() {
+    let mut b = Bench::protected();
+    // jmp over two; nop; nop; mov al, 1; jmp to the start
+    b.run(&[0xeb, 2, 0x90, 0x90, 0xb0, 1, 0xeb, 0xf8], 30);
+    for v in 2..5 {
+        b.set(RIP, CODE + 0x1000);
+        b.run(&store_byte(CODE + 5, v), 1);
+        b.set(RIP, CODE);
+        b.go(31);
+        assert_eq!(b.reg(gpr::RAX) as u8, v);
+    }
+}
+
 /// Loops, the stack, and a REP that slices divide at every iteration.
 const PROGRAM: [u8; 28] = [
     0xb9, 5, 0, 0, 0, // mov ecx, 5

@@ -3,17 +3,18 @@
 use brolga_mmu::Width;
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
-use super::complex;
 use super::integer::{Kind, kind, sized, sized_complex, width};
-use crate::backend::{Backend, Handler};
+use super::{bound, complex};
+use crate::backend::Backend;
+use crate::chain::Bound;
 use crate::semantics::branch::*;
 use crate::semantics::moves::*;
-use crate::semantics::operand::{M, R, S8, S16, S32, S64};
+use crate::semantics::operand::{Memory, R, S8, S16, S32, S64};
 use crate::semantics::string::{cmps, lods, movs, scas, stos};
 
 /// The meaning of a near branch, a near call or return, or a string instruction.
-pub(super) fn select<B: Backend>(i: &Instruction) -> Option<Handler<B>> {
-    branches(i).or_else(|| strings(i))
+pub(super) fn select<B: Backend, M: Memory>(i: &Instruction) -> Option<Bound<B>> {
+    branches::<B, M>(i).or_else(|| strings(i))
 }
 
 /// Whether `i` is a near transfer: it changes RIP and the stack, and nothing that events depend
@@ -29,35 +30,35 @@ fn near(i: &Instruction) -> bool {
     matches!(i.op0_kind(), OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64)
 }
 
-fn branches<B: Backend>(i: &Instruction) -> Option<Handler<B>> {
-    if let Some(handler) = conditional(i) {
+fn branches<B: Backend, M: Memory>(i: &Instruction) -> Option<Bound<B>> {
+    if let Some(handler) = conditional::<B, M>(i) {
         return Some(handler);
     }
     Some(match i.mnemonic() {
-        Mnemonic::Jmp if near(i) => jmp::<B>,
+        Mnemonic::Jmp if near(i) => bound!(jmp::<B>),
         Mnemonic::Jmp if i.is_jmp_near_indirect() => match kind(i, 0) {
             Kind::Reg => sized!(width(i, 0), jmp_indirect::<B, R<0>>),
             _ => sized!(width(i, 0), jmp_indirect::<B, M>),
         },
-        Mnemonic::Call if near(i) => call::<B>,
+        Mnemonic::Call if near(i) => bound!(call::<B, M::Access>),
         Mnemonic::Call if i.is_call_near_indirect() => match kind(i, 0) {
-            Kind::Reg => sized!(width(i, 0), call_indirect::<B, R<0>>),
-            _ => sized!(width(i, 0), call_indirect::<B, M>),
+            Kind::Reg => sized!(width(i, 0), call_indirect::<B, M::Access, R<0>>),
+            _ => sized!(width(i, 0), call_indirect::<B, M::Access, M>),
         },
-        Mnemonic::Ret => ret::<B>,
-        Mnemonic::Loop => loop_while::<B, Always>,
-        Mnemonic::Loope => loop_while::<B, WhileEqual>,
-        Mnemonic::Loopne => loop_while::<B, WhileNotEqual>,
-        Mnemonic::Jcxz | Mnemonic::Jecxz | Mnemonic::Jrcxz => jcxz::<B>,
+        Mnemonic::Ret => bound!(ret::<B, M::Access>),
+        Mnemonic::Loop => bound!(loop_while::<B, Always>),
+        Mnemonic::Loope => bound!(loop_while::<B, WhileEqual>),
+        Mnemonic::Loopne => bound!(loop_while::<B, WhileNotEqual>),
+        Mnemonic::Jcxz | Mnemonic::Jecxz | Mnemonic::Jrcxz => bound!(jcxz::<B>),
         _ => return None,
     })
 }
 
-fn conditional<B: Backend>(i: &Instruction) -> Option<Handler<B>> {
+fn conditional<B: Backend, M: Memory>(i: &Instruction) -> Option<Bound<B>> {
     macro_rules! by_condition {
         ($($jump:ident $cc:ident;)*) => {
             match i.mnemonic() {
-                $(Mnemonic::$jump => jcc::<B, $cc>,)*
+                $(Mnemonic::$jump => bound!(jcc::<B, $cc>),)*
                 _ => return None,
             }
         };
@@ -68,7 +69,7 @@ fn conditional<B: Backend>(i: &Instruction) -> Option<Handler<B>> {
     })
 }
 
-fn strings<B: Backend>(i: &Instruction) -> Option<Handler<B>> {
+fn strings<B: Backend>(i: &Instruction) -> Option<Bound<B>> {
     // The SSE2 MOVSD and CMPSD share their mnemonics with the string instructions.
     if !i.is_string_instruction() {
         return None;

@@ -3,8 +3,9 @@
 use brolga_mmu::Width;
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
-use super::complex;
-use crate::backend::{Backend, Handler};
+use super::{bound, complex};
+use crate::backend::Backend;
+use crate::chain::Bound;
 use crate::semantics::alu::*;
 use crate::semantics::atomic::*;
 use crate::semantics::bits::{self, *};
@@ -12,7 +13,7 @@ use crate::semantics::decimal;
 use crate::semantics::divide::{div, idiv};
 use crate::semantics::moves::*;
 use crate::semantics::multiply::{narrow, wide};
-use crate::semantics::operand::{I, M, R, S8, S16, S32, S64};
+use crate::semantics::operand::{I, Memory, R, S8, S16, S32, S64};
 use crate::semantics::rotate_carry::rotate_through;
 use crate::semantics::shift::*;
 use crate::semantics::stack::*;
@@ -49,14 +50,22 @@ pub(super) fn width(i: &Instruction, n: u32) -> Width {
     Width::from_bytes(bytes as u64).unwrap_or(Width::W64)
 }
 
-/// Picks the instance for a width.
+/// Picks the instance for a width, and what [`bound`] or the function `$as` makes of it.
 macro_rules! sized {
     ($w:expr, $f:ident::<$($t:ty),*>) => {
         match $w {
-            Width::W8 => $f::<$($t,)* S8>,
-            Width::W16 => $f::<$($t,)* S16>,
-            Width::W32 => $f::<$($t,)* S32>,
-            Width::W64 => $f::<$($t,)* S64>,
+            Width::W8 => bound!($f::<$($t,)* S8>),
+            Width::W16 => bound!($f::<$($t,)* S16>),
+            Width::W32 => bound!($f::<$($t,)* S32>),
+            Width::W64 => bound!($f::<$($t,)* S64>),
+        }
+    };
+    ($w:expr, $as:path, $f:ident::<$($t:ty),*>) => {
+        match $w {
+            Width::W8 => $as($f::<$($t,)* S8>),
+            Width::W16 => $as($f::<$($t,)* S16>),
+            Width::W32 => $as($f::<$($t,)* S32>),
+            Width::W64 => $as($f::<$($t,)* S64>),
         }
     };
 }
@@ -65,16 +74,16 @@ macro_rules! sized {
 macro_rules! sized_complex {
     ($w:expr, $f:ident $([$($t:tt),*])?) => {
         match $w {
-            Width::W8 => complex!($f::<$($($t,)*)? S8>),
-            Width::W16 => complex!($f::<$($($t,)*)? S16>),
-            Width::W32 => complex!($f::<$($($t,)*)? S32>),
-            Width::W64 => complex!($f::<$($($t,)*)? S64>),
+            Width::W8 => Bound::full(complex!($f::<$($($t,)*)? S8>)),
+            Width::W16 => Bound::full(complex!($f::<$($($t,)*)? S16>)),
+            Width::W32 => Bound::full(complex!($f::<$($($t,)*)? S32>)),
+            Width::W64 => Bound::full(complex!($f::<$($($t,)*)? S64>)),
         }
     };
 }
 pub(super) use {sized, sized_complex};
 
-/// A two-operand operation in its register, memory and immediate forms.
+/// A two-operand operation in its register, memory (`M`) and immediate forms.
 macro_rules! binary {
     ($i:expr, $f:ident::<$($t:ty),*>) => {
         match (kind($i, 0), kind($i, 1)) {
@@ -87,7 +96,7 @@ macro_rules! binary {
     };
 }
 
-/// A one-operand operation on a register or memory.
+/// A one-operand operation on a register or memory (`M`).
 macro_rules! single {
     ($i:expr, $f:ident::<$($t:ty),*>) => {
         match kind($i, 0) {
@@ -98,33 +107,33 @@ macro_rules! single {
 }
 
 /// The meaning of an integer instruction.
-pub(super) fn select<B: Backend>(i: &Instruction) -> Option<Handler<B>> {
-    arithmetic(i)
-        .or_else(|| shifts(i))
-        .or_else(|| bit_ops(i))
-        .or_else(|| movement(i))
-        .or_else(|| conditional(i))
+pub(super) fn select<B: Backend, M: Memory>(i: &Instruction) -> Option<Bound<B>> {
+    arithmetic::<B, M>(i)
+        .or_else(|| shifts::<B, M>(i))
+        .or_else(|| bit_ops::<B, M>(i))
+        .or_else(|| movement::<B, M>(i))
+        .or_else(|| conditional::<B, M>(i))
 }
 
-fn arithmetic<B: Backend>(i: &Instruction) -> Option<Handler<B>> {
+fn arithmetic<B: Backend, M: Memory>(i: &Instruction) -> Option<Bound<B>> {
     Some(match i.mnemonic() {
-        Mnemonic::Add => alu_form::<B, Add>(i),
-        Mnemonic::Or => alu_form::<B, Or>(i),
-        Mnemonic::Adc => alu_form::<B, Adc>(i),
-        Mnemonic::Sbb => alu_form::<B, Sbb>(i),
-        Mnemonic::And => alu_form::<B, And>(i),
-        Mnemonic::Sub => alu_form::<B, Sub>(i),
-        Mnemonic::Xor => alu_form::<B, Xor>(i),
+        Mnemonic::Add => alu_form::<B, M, Add>(i),
+        Mnemonic::Or => alu_form::<B, M, Or>(i),
+        Mnemonic::Adc => alu_form::<B, M, Adc>(i),
+        Mnemonic::Sbb => alu_form::<B, M, Sbb>(i),
+        Mnemonic::And => alu_form::<B, M, And>(i),
+        Mnemonic::Sub => alu_form::<B, M, Sub>(i),
+        Mnemonic::Xor => alu_form::<B, M, Xor>(i),
         Mnemonic::Cmp => binary!(i, compare::<B, Sub>),
         Mnemonic::Test => binary!(i, compare::<B, And>),
-        Mnemonic::Inc => unary_form::<B, Inc>(i),
-        Mnemonic::Dec => unary_form::<B, Dec>(i),
-        Mnemonic::Not => unary_form::<B, Not>(i),
+        Mnemonic::Inc => unary_form::<B, M, Inc>(i),
+        Mnemonic::Dec => unary_form::<B, M, Dec>(i),
+        Mnemonic::Not => unary_form::<B, M, Not>(i),
         Mnemonic::Neg if i.has_lock_prefix() => sized_complex!(width(i, 0), neg_locked),
         Mnemonic::Neg => single!(i, neg::<B>),
-        Mnemonic::Mul => multiply_form::<B, false>(i),
+        Mnemonic::Mul => multiply_form::<B, M, false>(i),
         Mnemonic::Imul => match (kind(i, 1), kind(i, 2)) {
-            (Kind::None, _) => multiply_form::<B, true>(i),
+            (Kind::None, _) => multiply_form::<B, M, true>(i),
             (Kind::Reg, Kind::None) => sized!(width(i, 0), narrow::<B, R0, R1>),
             (_, Kind::None) => sized!(width(i, 0), narrow::<B, R0, M>),
             (Kind::Reg, _) => sized!(width(i, 0), narrow::<B, R1, I>),
@@ -132,54 +141,54 @@ fn arithmetic<B: Backend>(i: &Instruction) -> Option<Handler<B>> {
         },
         Mnemonic::Div => sized_complex!(width(i, 0), div),
         Mnemonic::Idiv => sized_complex!(width(i, 0), idiv),
-        Mnemonic::Daa => complex!(decimal::adjust_packed::<false>),
-        Mnemonic::Das => complex!(decimal::adjust_packed::<true>),
-        Mnemonic::Aaa => complex!(decimal::adjust_unpacked::<false>),
-        Mnemonic::Aas => complex!(decimal::adjust_unpacked::<true>),
-        Mnemonic::Aam => complex!(decimal::aam),
-        Mnemonic::Aad => complex!(decimal::aad),
+        Mnemonic::Daa => Bound::full(complex!(decimal::adjust_packed::<false>)),
+        Mnemonic::Das => Bound::full(complex!(decimal::adjust_packed::<true>)),
+        Mnemonic::Aaa => Bound::full(complex!(decimal::adjust_unpacked::<false>)),
+        Mnemonic::Aas => Bound::full(complex!(decimal::adjust_unpacked::<true>)),
+        Mnemonic::Aam => Bound::full(complex!(decimal::aam)),
+        Mnemonic::Aad => Bound::full(complex!(decimal::aad)),
         _ => return None,
     })
 }
 
-fn alu_form<B: Backend, O: Alu>(i: &Instruction) -> Handler<B> {
+fn alu_form<B: Backend, M: Memory, O: Alu>(i: &Instruction) -> Bound<B> {
     if !i.has_lock_prefix() {
         return binary!(i, alu::<B, O>);
     }
     match kind(i, 1) {
-        Kind::Reg => sized!(width(i, 0), alu_locked::<B, O, R1>),
-        _ => sized!(width(i, 0), alu_locked::<B, O, I>),
+        Kind::Reg => sized!(width(i, 0), Bound::full, alu_locked::<B, O, R1>),
+        _ => sized!(width(i, 0), Bound::full, alu_locked::<B, O, I>),
     }
 }
 
-fn unary_form<B: Backend, O: Unary>(i: &Instruction) -> Handler<B> {
+fn unary_form<B: Backend, M: Memory, O: Unary>(i: &Instruction) -> Bound<B> {
     if i.has_lock_prefix() {
-        return sized!(width(i, 0), unary_locked::<B, O>);
+        return sized!(width(i, 0), Bound::full, unary_locked::<B, O>);
     }
     single!(i, unary::<B, O>)
 }
 
-fn multiply_form<B: Backend, const SIGNED: bool>(i: &Instruction) -> Handler<B> {
+fn multiply_form<B: Backend, M: Memory, const SIGNED: bool>(i: &Instruction) -> Bound<B> {
     macro_rules! form {
         ($s:ty) => {
             match width(i, 0) {
-                Width::W8 => wide::<SIGNED, B, $s, S8>,
-                Width::W16 => wide::<SIGNED, B, $s, S16>,
-                Width::W32 => wide::<SIGNED, B, $s, S32>,
-                Width::W64 => wide::<SIGNED, B, $s, S64>,
+                Width::W8 => bound!(wide::<SIGNED, B, $s, S8>),
+                Width::W16 => bound!(wide::<SIGNED, B, $s, S16>),
+                Width::W32 => bound!(wide::<SIGNED, B, $s, S32>),
+                Width::W64 => bound!(wide::<SIGNED, B, $s, S64>),
             }
         };
     }
     if kind(i, 0) == Kind::Reg { form!(R0) } else { form!(M) }
 }
 
-fn shifts<B: Backend>(i: &Instruction) -> Option<Handler<B>> {
+fn shifts<B: Backend, M: Memory>(i: &Instruction) -> Option<Bound<B>> {
     Some(match i.mnemonic() {
-        Mnemonic::Shl | Mnemonic::Sal => shift_form::<B, Shl>(i),
-        Mnemonic::Shr => shift_form::<B, Shr>(i),
-        Mnemonic::Sar => shift_form::<B, Sar>(i),
-        Mnemonic::Rol => rotate_form::<B, Rol>(i),
-        Mnemonic::Ror => rotate_form::<B, Ror>(i),
+        Mnemonic::Shl | Mnemonic::Sal => shift_form::<B, M, Shl>(i),
+        Mnemonic::Shr => shift_form::<B, M, Shr>(i),
+        Mnemonic::Sar => shift_form::<B, M, Sar>(i),
+        Mnemonic::Rol => rotate_form::<B, M, Rol>(i),
+        Mnemonic::Ror => rotate_form::<B, M, Ror>(i),
         Mnemonic::Rcl if kind(i, 1) == Kind::Reg => {
             sized_complex!(width(i, 0), rotate_through [true, ByCl])
         }
@@ -188,62 +197,62 @@ fn shifts<B: Backend>(i: &Instruction) -> Option<Handler<B>> {
             sized_complex!(width(i, 0), rotate_through [false, ByCl])
         }
         Mnemonic::Rcr => sized_complex!(width(i, 0), rotate_through [false, ByImm]),
-        Mnemonic::Shld => double_form::<B, Shld>(i),
-        Mnemonic::Shrd => double_form::<B, Shrd>(i),
+        Mnemonic::Shld => double_form::<B, M, Shld>(i),
+        Mnemonic::Shrd => double_form::<B, M, Shrd>(i),
         _ => return None,
     })
 }
 
-fn shift_form<B: Backend, O: Shift>(i: &Instruction) -> Handler<B> {
+fn shift_form<B: Backend, M: Memory, O: Shift>(i: &Instruction) -> Bound<B> {
     match kind(i, 1) {
         Kind::Reg => single!(i, shift::<B, O, ByCl>),
         _ => single!(i, shift::<B, O, ByImm>),
     }
 }
 
-fn rotate_form<B: Backend, O: Rotate>(i: &Instruction) -> Handler<B> {
+fn rotate_form<B: Backend, M: Memory, O: Rotate>(i: &Instruction) -> Bound<B> {
     match kind(i, 1) {
         Kind::Reg => single!(i, rotate::<B, O, ByCl>),
         _ => single!(i, rotate::<B, O, ByImm>),
     }
 }
 
-fn double_form<B: Backend, O: Double>(i: &Instruction) -> Handler<B> {
+fn double_form<B: Backend, M: Memory, O: Double>(i: &Instruction) -> Bound<B> {
     match kind(i, 2) {
         Kind::Reg => single!(i, double::<B, O, ByCl>),
         _ => single!(i, double::<B, O, ByImm>),
     }
 }
 
-fn bit_ops<B: Backend>(i: &Instruction) -> Option<Handler<B>> {
+fn bit_ops<B: Backend, M: Memory>(i: &Instruction) -> Option<Bound<B>> {
     Some(match i.mnemonic() {
-        Mnemonic::Bt => bit_form::<B, bits::Test>(i),
-        Mnemonic::Bts => bit_form::<B, Set>(i),
-        Mnemonic::Btr => bit_form::<B, Reset>(i),
-        Mnemonic::Btc => bit_form::<B, Complement>(i),
-        Mnemonic::Bsf => scan_form::<B, false>(i),
-        Mnemonic::Bsr => scan_form::<B, true>(i),
+        Mnemonic::Bt => bit_form::<B, M, bits::Test>(i),
+        Mnemonic::Bts => bit_form::<B, M, Set>(i),
+        Mnemonic::Btr => bit_form::<B, M, Reset>(i),
+        Mnemonic::Btc => bit_form::<B, M, Complement>(i),
+        Mnemonic::Bsf => scan_form::<B, M, false>(i),
+        Mnemonic::Bsr => scan_form::<B, M, true>(i),
         Mnemonic::Popcnt if kind(i, 1) == Kind::Reg => sized!(width(i, 0), popcnt::<B, R1>),
         Mnemonic::Popcnt => sized!(width(i, 0), popcnt::<B, M>),
         Mnemonic::Xadd if kind(i, 0) == Kind::Reg => sized!(width(i, 0), xadd_register::<B>),
-        Mnemonic::Xadd => sized!(width(i, 0), xadd_memory::<B>),
+        Mnemonic::Xadd => sized!(width(i, 0), Bound::full, xadd_memory::<B>),
         Mnemonic::Cmpxchg if kind(i, 0) == Kind::Reg => {
             sized!(width(i, 0), cmpxchg_register::<B>)
         }
-        Mnemonic::Cmpxchg => sized!(width(i, 0), cmpxchg_memory::<B>),
-        Mnemonic::Cmpxchg8b => complex!(cmpxchg_pair::<false>),
-        Mnemonic::Cmpxchg16b => complex!(cmpxchg_pair::<true>),
+        Mnemonic::Cmpxchg => sized!(width(i, 0), Bound::full, cmpxchg_memory::<B>),
+        Mnemonic::Cmpxchg8b => Bound::full(complex!(cmpxchg_pair::<false>)),
+        Mnemonic::Cmpxchg16b => Bound::full(complex!(cmpxchg_pair::<true>)),
         _ => return None,
     })
 }
 
-fn bit_form<B: Backend, O: BitOp>(i: &Instruction) -> Handler<B> {
+fn bit_form<B: Backend, M: Memory, O: BitOp>(i: &Instruction) -> Bound<B> {
     macro_rules! memory {
         ($f:ident, $s:ty, $far:literal) => {
             match width(i, 0) {
-                Width::W16 => $f::<B, O, $s, $far, S16>,
-                Width::W32 => $f::<B, O, $s, $far, S32>,
-                _ => $f::<B, O, $s, $far, S64>,
+                Width::W16 => Bound::full($f::<B, O, $s, $far, S16>),
+                Width::W32 => Bound::full($f::<B, O, $s, $far, S32>),
+                _ => Bound::full($f::<B, O, $s, $far, S64>),
             }
         };
     }
@@ -257,91 +266,93 @@ fn bit_form<B: Backend, O: BitOp>(i: &Instruction) -> Handler<B> {
     }
 }
 
-fn scan_form<B: Backend, const REVERSE: bool>(i: &Instruction) -> Handler<B> {
+fn scan_form<B: Backend, M: Memory, const REVERSE: bool>(i: &Instruction) -> Bound<B> {
     macro_rules! form {
         ($s:ty) => {
             match width(i, 0) {
-                Width::W16 => scan::<B, REVERSE, $s, S16>,
-                Width::W32 => scan::<B, REVERSE, $s, S32>,
-                _ => scan::<B, REVERSE, $s, S64>,
+                Width::W16 => bound!(scan::<B, REVERSE, $s, S16>),
+                Width::W32 => bound!(scan::<B, REVERSE, $s, S32>),
+                _ => bound!(scan::<B, REVERSE, $s, S64>),
             }
         };
     }
     if kind(i, 1) == Kind::Reg { form!(R1) } else { form!(M) }
 }
 
-fn movement<B: Backend>(i: &Instruction) -> Option<Handler<B>> {
+fn movement<B: Backend, M: Memory>(i: &Instruction) -> Option<Bound<B>> {
     let gpr = |n| kind(i, n) != Kind::Reg || i.op_register(n).is_gpr();
     Some(match i.mnemonic() {
         Mnemonic::Mov if gpr(0) && gpr(1) => binary!(i, mov::<B>),
-        Mnemonic::Movzx => extend_form::<B, false>(i),
-        Mnemonic::Movsx | Mnemonic::Movsxd => extend_form::<B, true>(i),
+        Mnemonic::Movzx => extend_form::<B, M, false>(i),
+        Mnemonic::Movsx | Mnemonic::Movsxd => extend_form::<B, M, true>(i),
         Mnemonic::Lea => sized!(width(i, 0), lea::<B>),
         Mnemonic::Xchg => match (kind(i, 0), kind(i, 1)) {
             (Kind::Reg, Kind::Reg) => sized!(width(i, 0), xchg_registers::<B>),
-            (Kind::Reg, _) => exchange::<B, 0>(i),
-            _ => exchange::<B, 1>(i),
+            (Kind::Reg, _) => exchange::<B, M, 0>(i),
+            _ => exchange::<B, M, 1>(i),
         },
         Mnemonic::Bswap => sized!(width(i, 0), bswap::<B>),
         Mnemonic::Movbe if kind(i, 0) == Kind::Reg => sized!(width(i, 0), movbe::<B, R0, M>),
         Mnemonic::Movbe => sized!(width(i, 0), movbe::<B, M, R1>),
-        Mnemonic::Xlatb => xlat::<B>,
-        Mnemonic::Cbw => extend_accumulator::<B, S8, S16>,
-        Mnemonic::Cwde => extend_accumulator::<B, S16, S32>,
-        Mnemonic::Cdqe => extend_accumulator::<B, S32, S64>,
-        Mnemonic::Cwd => sign_to_dx::<B, S16>,
-        Mnemonic::Cdq => sign_to_dx::<B, S32>,
-        Mnemonic::Cqo => sign_to_dx::<B, S64>,
-        Mnemonic::Lahf => lahf::<B>,
-        Mnemonic::Sahf => sahf::<B>,
-        Mnemonic::Clc => clc::<B>,
-        Mnemonic::Stc => stc::<B>,
-        Mnemonic::Cmc => cmc::<B>,
-        Mnemonic::Salc => salc::<B>,
-        Mnemonic::Nop | Mnemonic::Pause | Mnemonic::Endbr32 | Mnemonic::Endbr64 => nop::<B>,
-        Mnemonic::Reservednop => nop::<B>,
-        Mnemonic::Push if gpr(0) => push_form(i),
-        Mnemonic::Pop if kind(i, 0) == Kind::Mem => sized!(width(i, 0), pop_memory::<B>),
-        Mnemonic::Pop if gpr(0) => sized!(width(i, 0), pop_register::<B>),
-        Mnemonic::Pusha | Mnemonic::Pushad => complex!(pusha),
-        Mnemonic::Popa | Mnemonic::Popad => complex!(popa),
-        Mnemonic::Enter => complex!(enter),
-        Mnemonic::Leave => leave::<B>,
+        Mnemonic::Xlatb => Bound::full(xlat::<B>),
+        Mnemonic::Cbw => bound!(extend_accumulator::<B, S8, S16>),
+        Mnemonic::Cwde => bound!(extend_accumulator::<B, S16, S32>),
+        Mnemonic::Cdqe => bound!(extend_accumulator::<B, S32, S64>),
+        Mnemonic::Cwd => bound!(sign_to_dx::<B, S16>),
+        Mnemonic::Cdq => bound!(sign_to_dx::<B, S32>),
+        Mnemonic::Cqo => bound!(sign_to_dx::<B, S64>),
+        Mnemonic::Lahf => bound!(lahf::<B>),
+        Mnemonic::Sahf => bound!(sahf::<B>),
+        Mnemonic::Clc => bound!(clc::<B>),
+        Mnemonic::Stc => bound!(stc::<B>),
+        Mnemonic::Cmc => bound!(cmc::<B>),
+        Mnemonic::Salc => bound!(salc::<B>),
+        Mnemonic::Nop | Mnemonic::Pause | Mnemonic::Endbr32 | Mnemonic::Endbr64 => bound!(nop::<B>),
+        Mnemonic::Reservednop => bound!(nop::<B>),
+        Mnemonic::Push if gpr(0) => push_form::<B, M>(i),
+        Mnemonic::Pop if kind(i, 0) == Kind::Mem => {
+            sized!(width(i, 0), Bound::full, pop_memory::<B>)
+        }
+        Mnemonic::Pop if gpr(0) => sized!(width(i, 0), pop_register::<B, M::Access>),
+        Mnemonic::Pusha | Mnemonic::Pushad => Bound::full(complex!(pusha)),
+        Mnemonic::Popa | Mnemonic::Popad => Bound::full(complex!(popa)),
+        Mnemonic::Enter => Bound::full(complex!(enter)),
+        Mnemonic::Leave => bound!(leave::<B, M::Access>),
         _ => return None,
     })
 }
 
-fn exchange<B: Backend, const N: usize>(i: &Instruction) -> Handler<B> {
+fn exchange<B: Backend, M: Memory, const N: usize>(i: &Instruction) -> Bound<B> {
     match width(i, 0) {
-        Width::W8 => xchg_memory::<B, N, S8>,
-        Width::W16 => xchg_memory::<B, N, S16>,
-        Width::W32 => xchg_memory::<B, N, S32>,
-        Width::W64 => xchg_memory::<B, N, S64>,
+        Width::W8 => Bound::full(xchg_memory::<B, N, S8>),
+        Width::W16 => Bound::full(xchg_memory::<B, N, S16>),
+        Width::W32 => Bound::full(xchg_memory::<B, N, S32>),
+        Width::W64 => Bound::full(xchg_memory::<B, N, S64>),
     }
 }
 
-fn push_form<B: Backend>(i: &Instruction) -> Handler<B> {
+fn push_form<B: Backend, M: Memory>(i: &Instruction) -> Bound<B> {
     match kind(i, 0) {
-        Kind::Reg => sized!(width(i, 0), push_operand::<B, R0>),
-        Kind::Mem => sized!(width(i, 0), push_operand::<B, M>),
+        Kind::Reg => sized!(width(i, 0), push_operand::<B, M::Access, R0>),
+        Kind::Mem => sized!(width(i, 0), push_operand::<B, M::Access, M>),
         _ => {
             let bytes = i.stack_pointer_increment().unsigned_abs();
             let w = Width::from_bytes(bytes.into()).unwrap_or(Width::W64);
-            sized!(w, push_operand::<B, I>)
+            sized!(w, push_operand::<B, M::Access, I>)
         }
     }
 }
 
-fn extend_form<B: Backend, const SIGNED: bool>(i: &Instruction) -> Handler<B> {
+fn extend_form<B: Backend, M: Memory, const SIGNED: bool>(i: &Instruction) -> Bound<B> {
     macro_rules! form {
         ($s:ty, $from:ty) => {
             match (SIGNED, width(i, 0)) {
-                (false, Width::W16) => movzx::<B, $s, $from, S16>,
-                (false, Width::W32) => movzx::<B, $s, $from, S32>,
-                (false, _) => movzx::<B, $s, $from, S64>,
-                (true, Width::W16) => movsx::<B, $s, $from, S16>,
-                (true, Width::W32) => movsx::<B, $s, $from, S32>,
-                (true, _) => movsx::<B, $s, $from, S64>,
+                (false, Width::W16) => bound!(movzx::<B, $s, $from, S16>),
+                (false, Width::W32) => bound!(movzx::<B, $s, $from, S32>),
+                (false, _) => bound!(movzx::<B, $s, $from, S64>),
+                (true, Width::W16) => bound!(movsx::<B, $s, $from, S16>),
+                (true, Width::W32) => bound!(movsx::<B, $s, $from, S32>),
+                (true, _) => bound!(movsx::<B, $s, $from, S64>),
             }
         };
     }
@@ -355,12 +366,12 @@ fn extend_form<B: Backend, const SIGNED: bool>(i: &Instruction) -> Handler<B> {
     }
 }
 
-fn conditional<B: Backend>(i: &Instruction) -> Option<Handler<B>> {
+fn conditional<B: Backend, M: Memory>(i: &Instruction) -> Option<Bound<B>> {
     macro_rules! by_condition {
         ($($set:ident $cmov:ident $cc:ident;)*) => {
             match i.mnemonic() {
-                $(Mnemonic::$set if kind(i, 0) == Kind::Reg => setcc::<B, $cc, R0>,
-                Mnemonic::$set => setcc::<B, $cc, M>,
+                $(Mnemonic::$set if kind(i, 0) == Kind::Reg => bound!(setcc::<B, $cc, R0>),
+                Mnemonic::$set => bound!(setcc::<B, $cc, M>),
                 Mnemonic::$cmov if kind(i, 1) == Kind::Reg => {
                     sized!(width(i, 0), cmov::<B, $cc, R1>)
                 }

@@ -8,20 +8,25 @@ mod sse;
 mod system;
 mod x87;
 
-use iced_x86::{FlowControl, Instruction, Mnemonic};
+use iced_x86::{FlowControl, Instruction, Mnemonic, Register};
 
 use crate::backend::{Backend, Complex, Handler};
 use crate::block::Mode;
+use crate::chain::{self, Bound, Chained};
 use crate::core::{Core, Exit};
 use crate::cpuid::CpuModel;
+use crate::decode::segment;
 use crate::exception::{Exception, vector};
 use crate::insn::Insn;
+use crate::semantics::operand::{Access, Based, Indexed, M, Mem, Memory, Quick};
 use crate::vector::VectorBackend;
 
 /// An instruction's meaning, and what it does to the block it is in.
 pub struct Selected<B: Backend> {
     /// Its meaning.
     pub handler: Handler<B>,
+    /// See [`crate::block::Op::quick`].
+    pub quick: Chained<B>,
     /// It is the last of its block.
     pub ends_block: bool,
     /// It sets RIP itself.
@@ -64,8 +69,8 @@ fn not_available(core: &mut Core, _: &Insn) -> Result<(), Exit> {
 /// Finds the meaning of `i` in `mode` on `model`.
 pub fn select<B: VectorBackend>(i: &Instruction, mode: Mode, model: &CpuModel) -> Selected<B> {
     let found = gate::<B>(i, mode, model).or_else(|| {
-        integer::select(i)
-            .or_else(|| control::select(i))
+        common::<B, M>(i)
+            .map(|bound| bound.handler)
             .or_else(|| system::select(i))
             .or_else(|| x87::select(i))
             .or_else(|| mmx::select(i))
@@ -76,14 +81,51 @@ pub fn select<B: VectorBackend>(i: &Instruction, mode: Mode, model: &CpuModel) -
         Some(handler) => {
             let checks = jumps && !control::is_near_branch(i) || system::ends_block(i);
             let ends_block = jumps || checks || repeats(i);
-            Selected { handler, ends_block, jumps, checks }
+            let quick = quick(i, mode).unwrap_or(chain::full);
+            Selected { handler, quick, ends_block, jumps, checks }
         }
         None => {
             let handler = complex!(undefined);
-            Selected { handler, ends_block: true, jumps: false, checks: true }
+            Selected { handler, quick: chain::full, ends_block: true, jumps: false, checks: true }
         }
     }
 }
+
+/// The instructions that most of all code consists of.
+fn common<B: Backend, M: Memory>(i: &Instruction) -> Option<Bound<B>> {
+    integer::select::<B, M>(i).or_else(|| control::select::<B, M>(i))
+}
+
+/// The quick form of an instruction, if it has one: what accesses memory does so through flat
+/// segments, by `M` and `M::Access` only.
+fn quick<B: Backend>(i: &Instruction, mode: Mode) -> Option<Chained<B>> {
+    let flat = |r| segment(r, mode).is_flat();
+    if !B::QUICK || !flat(Register::SS) || !flat(i.memory_segment()) || i.has_lock_prefix() {
+        return None;
+    }
+    let bound = match i.memory_index() {
+        Register::None => common::<B, Mem<Quick, Based>>(i),
+        _ => common::<B, Mem<Quick, Indexed>>(i),
+    };
+    bound.map(|bound| bound.quick)
+}
+
+/// Binds a function generic over `M` in its quick form too, if `M` is quick.
+fn bind<B: Backend, M: Memory, F>(handler: Handler<B>, f: F) -> Bound<B>
+where
+    F: Fn(&mut B, &Insn) -> Result<(), B::E> + Copy,
+{
+    let quick = if M::Access::QUICK { chain::quick(f) } else { chain::full };
+    Bound { handler, quick }
+}
+
+/// The meaning that is a function generic over `M`.
+macro_rules! bound {
+    ($f:expr) => {
+        $crate::select::bind::<B, M, _>($f, $f)
+    };
+}
+pub(crate) use bound;
 
 /// A repeated string instruction: what it retires is known only afterwards.
 fn repeats(i: &Instruction) -> bool {

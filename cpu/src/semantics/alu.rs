@@ -109,6 +109,7 @@ impl Alu for Sbb {
 }
 
 /// `dst = dst op src`.
+#[inline(always)]
 pub fn alu<B: Backend, O: Alu, D: Dst, S: Src, W: Size>(b: &mut B, i: &Insn) -> Result<(), B::E> {
     let src = S::get(b, W::W, i)?;
     let (place, a) = D::begin(b, W::W, i)?;
@@ -118,6 +119,7 @@ pub fn alu<B: Backend, O: Alu, D: Dst, S: Src, W: Size>(b: &mut B, i: &Insn) -> 
 }
 
 /// `lock dst op= src` on memory.
+#[inline(always)]
 pub fn alu_locked<B: Backend, O: Alu, S: Src, W: Size>(b: &mut B, i: &Insn) -> Result<(), B::E> {
     let src = S::get(b, W::W, i)?;
     let (op, operand) = O::locked(b, W::W, src);
@@ -128,6 +130,7 @@ pub fn alu_locked<B: Backend, O: Alu, S: Src, W: Size>(b: &mut B, i: &Insn) -> R
 }
 
 /// CMP (`O` = [`Sub`]) and TEST (`O` = [`And`]): flags only.
+#[inline(always)]
 pub fn compare<B: Backend, O: Alu, D: Src, S: Src, W: Size>(
     b: &mut B,
     i: &Insn,
@@ -182,6 +185,7 @@ impl Unary for Not {
 }
 
 /// `dst = op dst`.
+#[inline(always)]
 pub fn unary<B: Backend, O: Unary, D: Dst, W: Size>(b: &mut B, i: &Insn) -> Result<(), B::E> {
     let (place, a) = D::begin(b, W::W, i)?;
     let r = O::apply(b, W::W, a);
@@ -190,6 +194,7 @@ pub fn unary<B: Backend, O: Unary, D: Dst, W: Size>(b: &mut B, i: &Insn) -> Resu
 }
 
 /// `lock op dst` on memory.
+#[inline(always)]
 pub fn unary_locked<B: Backend, O: Unary, W: Size>(b: &mut B, i: &Insn) -> Result<(), B::E> {
     let (op, operand) = O::locked(b, W::W);
     let ea = b.ea(i);
@@ -199,6 +204,7 @@ pub fn unary_locked<B: Backend, O: Unary, W: Size>(b: &mut B, i: &Insn) -> Resul
 }
 
 /// NEG.
+#[inline(always)]
 pub fn neg<B: Backend, D: Dst, W: Size>(b: &mut B, i: &Insn) -> Result<(), B::E> {
     let (place, a) = D::begin(b, W::W, i)?;
     let zero = b.imm(0);

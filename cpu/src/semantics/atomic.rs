@@ -11,6 +11,7 @@ use crate::insn::Insn;
 use crate::vcpu::{gpr, rflags};
 
 /// XADD of two registers.
+#[inline(always)]
 pub fn xadd_register<B: Backend, W: Size>(b: &mut B, i: &Insn) -> Result<(), B::E> {
     let (a, c) = (b.reg(W::W, i.reg[0]), b.reg(W::W, i.reg[1]));
     let r = Add::apply(b, W::W, a, c);
@@ -20,6 +21,7 @@ pub fn xadd_register<B: Backend, W: Size>(b: &mut B, i: &Insn) -> Result<(), B::
 }
 
 /// XADD with memory, atomic also without LOCK.
+#[inline(always)]
 pub fn xadd_memory<B: Backend, W: Size>(b: &mut B, i: &Insn) -> Result<(), B::E> {
     let c = b.reg(W::W, i.reg[1]);
     let ea = b.ea(i);
@@ -31,6 +33,7 @@ pub fn xadd_memory<B: Backend, W: Size>(b: &mut B, i: &Insn) -> Result<(), B::E>
 
 /// CMPXCHG with a register destination. If the comparison fails not even the upper half of a 32-bit
 /// destination is cleared, as processors do.
+#[inline(always)]
 pub fn cmpxchg_register<B: Backend, W: Size>(b: &mut B, i: &Insn) -> Result<(), B::E> {
     let old = b.reg(W::W, i.reg[0]);
     let new = b.reg(W::W, i.reg[1]);
@@ -57,6 +60,7 @@ fn set_whole<B: Backend, W: Size>(b: &mut B, r: u8, v: B::V) {
 }
 
 /// CMPXCHG with memory, atomic also without LOCK.
+#[inline(always)]
 pub fn cmpxchg_memory<B: Backend, W: Size>(b: &mut B, i: &Insn) -> Result<(), B::E> {
     let new = b.reg(W::W, i.reg[1]);
     let expected = b.reg(W::W, gpr::RAX);

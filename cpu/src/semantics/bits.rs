@@ -67,6 +67,7 @@ const fn plain(op: AtomicOp) -> Bin {
 }
 
 /// The bit in a register: the offset is taken modulo the width.
+#[inline(always)]
 pub fn in_register<B: Backend, O: BitOp, S: Src, W: Size>(b: &mut B, i: &Insn) -> Result<(), B::E> {
     let offset = S::get(b, W::W, i)?;
     let n = modulo(b, W::W, offset);
@@ -101,6 +102,7 @@ fn address<B: Backend, W: Size>(b: &mut B, i: &Insn, offset: B::V, far: bool) ->
 }
 
 /// The bit in memory; `FAR` if the offset is in a register.
+#[inline(always)]
 pub fn in_memory<B: Backend, O: BitOp, S: Src, const FAR: bool, W: Size>(
     b: &mut B,
     i: &Insn,
@@ -121,6 +123,7 @@ pub fn in_memory<B: Backend, O: BitOp, S: Src, const FAR: bool, W: Size>(
 }
 
 /// The bit in memory, locked.
+#[inline(always)]
 pub fn in_memory_locked<B: Backend, O: BitOp, S: Src, const FAR: bool, W: Size>(
     b: &mut B,
     i: &Insn,
@@ -138,6 +141,7 @@ pub fn in_memory_locked<B: Backend, O: BitOp, S: Src, const FAR: bool, W: Size>(
 
 /// BSF and BSR (`REVERSE`): ZF tells whether the source is zero; then the destination stays, as
 /// AMD documents and Intel processors do.
+#[inline(always)]
 pub fn scan<B: Backend, const REVERSE: bool, S: Src, W: Size>(
     b: &mut B,
     i: &Insn,
@@ -171,6 +175,7 @@ pub fn scan<B: Backend, const REVERSE: bool, S: Src, W: Size>(
 }
 
 /// POPCNT: ZF from the source, the other flags clear.
+#[inline(always)]
 pub fn popcnt<B: Backend, S: Src, W: Size>(b: &mut B, i: &Insn) -> Result<(), B::E> {
     let v = S::get(b, W::W, i)?;
     let r = b.un(Un::Popcnt, W::W, v);

@@ -3,7 +3,7 @@
 use brolga_mmu::Width;
 
 use super::moves::{Condition, is_zero};
-use super::operand::{Size, Src};
+use super::operand::{Access, Size, Src};
 use super::stack;
 use crate::backend::{Backend, Bin, Cmp};
 use crate::flags::Cond;
@@ -11,6 +11,7 @@ use crate::insn::Insn;
 use crate::vcpu::gpr;
 
 /// JMP rel.
+#[inline(always)]
 pub fn jmp<B: Backend>(b: &mut B, i: &Insn) -> Result<(), B::E> {
     let target = b.direct_target(i);
     b.check_target(i, target)?;
@@ -19,6 +20,7 @@ pub fn jmp<B: Backend>(b: &mut B, i: &Insn) -> Result<(), B::E> {
 }
 
 /// JMP r/m.
+#[inline(always)]
 pub fn jmp_indirect<B: Backend, S: Src, W: Size>(b: &mut B, i: &Insn) -> Result<(), B::E> {
     let target = S::get(b, W::W, i)?;
     b.check_target(i, target)?;
@@ -27,37 +29,44 @@ pub fn jmp_indirect<B: Backend, S: Src, W: Size>(b: &mut B, i: &Insn) -> Result<
 }
 
 /// Jcc.
+#[inline(always)]
 pub fn jcc<B: Backend, K: Condition>(b: &mut B, i: &Insn) -> Result<(), B::E> {
     let c = b.cond(K::CC);
     b.branch_if(i, c)
 }
 
 /// CALL rel.
-pub fn call<B: Backend>(b: &mut B, i: &Insn) -> Result<(), B::E> {
+#[inline(always)]
+pub fn call<B: Backend, A: Access>(b: &mut B, i: &Insn) -> Result<(), B::E> {
     let target = b.direct_target(i);
-    call_to(b, i, target)
+    call_to::<B, A>(b, i, target)
 }
 
 /// CALL r/m.
-pub fn call_indirect<B: Backend, S: Src, W: Size>(b: &mut B, i: &Insn) -> Result<(), B::E> {
+#[inline(always)]
+pub fn call_indirect<B: Backend, A: Access, S: Src, W: Size>(
+    b: &mut B,
+    i: &Insn,
+) -> Result<(), B::E> {
     let target = S::get(b, W::W, i)?;
-    call_to(b, i, target)
+    call_to::<B, A>(b, i, target)
 }
 
 #[inline(always)]
-fn call_to<B: Backend>(b: &mut B, i: &Insn, target: B::V) -> Result<(), B::E> {
+fn call_to<B: Backend, A: Access>(b: &mut B, i: &Insn, target: B::V) -> Result<(), B::E> {
     b.check_target(i, target)?;
     let back = b.next_ip(i);
     let back = b.trunc(i.opsize, back);
-    stack::push(b, i, i.opsize, back)?;
+    stack::push::<B, A>(b, i, i.opsize, back)?;
     b.jump(i, target);
     Ok(())
 }
 
 /// RET, RET imm16: `insn.imm` is 0 without an immediate.
-pub fn ret<B: Backend>(b: &mut B, i: &Insn) -> Result<(), B::E> {
+#[inline(always)]
+pub fn ret<B: Backend, A: Access>(b: &mut B, i: &Insn) -> Result<(), B::E> {
     let sp = b.reg(i.stack, gpr::RSP);
-    let target = b.load(i.opsize, i.stack_seg, sp)?;
+    let target = A::load(b, i.opsize, i.stack_seg, sp)?;
     b.check_target(i, target)?;
     let size = b.imm(i.opsize.bytes() + i.imm);
     let sp = b.bin(Bin::Add, i.stack, sp, size);
@@ -67,6 +76,7 @@ pub fn ret<B: Backend>(b: &mut B, i: &Insn) -> Result<(), B::E> {
 }
 
 /// LOOP, LOOPE and LOOPNE: the count register has the address size.
+#[inline(always)]
 pub fn loop_while<B: Backend, K: LoopCondition>(b: &mut B, i: &Insn) -> Result<(), B::E> {
     let w = i.addrsize;
     let count = b.reg(w, gpr::RCX);
@@ -110,6 +120,7 @@ impl LoopCondition for WhileNotEqual {
 }
 
 /// JCXZ, JECXZ, JRCXZ.
+#[inline(always)]
 pub fn jcxz<B: Backend>(b: &mut B, i: &Insn) -> Result<(), B::E> {
     let count = b.reg(i.addrsize, gpr::RCX);
     let zero = is_zero(b, count);

@@ -11,18 +11,21 @@ use crate::vcpu::{gpr, rflags};
 const AH: u8 = 16;
 
 /// MOV.
+#[inline(always)]
 pub fn mov<B: Backend, D: Dst, S: Src, W: Size>(b: &mut B, i: &Insn) -> Result<(), B::E> {
     let v = S::get(b, W::W, i)?;
     D::set(b, W::W, i, v)
 }
 
 /// MOVZX: operand 0 of width `W` from `S` of width `F`.
+#[inline(always)]
 pub fn movzx<B: Backend, S: Src, F: Size, W: Size>(b: &mut B, i: &Insn) -> Result<(), B::E> {
     let v = S::get(b, F::W, i)?;
     R::<0>::set(b, W::W, i, v)
 }
 
 /// MOVSX and MOVSXD.
+#[inline(always)]
 pub fn movsx<B: Backend, S: Src, F: Size, W: Size>(b: &mut B, i: &Insn) -> Result<(), B::E> {
     let v = S::get(b, F::W, i)?;
     let v = b.sext(F::W, W::W, v);
@@ -30,6 +33,7 @@ pub fn movsx<B: Backend, S: Src, F: Size, W: Size>(b: &mut B, i: &Insn) -> Resul
 }
 
 /// LEA: the effective address without segment, cut or extended to the operand size.
+#[inline(always)]
 pub fn lea<B: Backend, W: Size>(b: &mut B, i: &Insn) -> Result<(), B::E> {
     let ea = b.ea(i);
     let v = b.trunc(W::W, ea);
@@ -37,6 +41,7 @@ pub fn lea<B: Backend, W: Size>(b: &mut B, i: &Insn) -> Result<(), B::E> {
 }
 
 /// XCHG of two registers.
+#[inline(always)]
 pub fn xchg_registers<B: Backend, W: Size>(b: &mut B, i: &Insn) -> Result<(), B::E> {
     let (x, y) = (b.reg(W::W, i.reg[0]), b.reg(W::W, i.reg[1]));
     b.set_reg(W::W, i.reg[0], y);
@@ -46,6 +51,7 @@ pub fn xchg_registers<B: Backend, W: Size>(b: &mut B, i: &Insn) -> Result<(), B:
 
 /// XCHG with memory: locked with or without the prefix (SDM vol. 3, 8.1.2.1). `N` is the
 /// register's operand number.
+#[inline(always)]
 pub fn xchg_memory<B: Backend, const N: usize, W: Size>(b: &mut B, i: &Insn) -> Result<(), B::E> {
     let v = b.reg(W::W, i.reg[N]);
     let ea = b.ea(i);
@@ -76,6 +82,7 @@ conditions! {
 
 /// CMOVcc. The source is read whatever the condition; a 32-bit destination is zero-extended even
 /// if nothing moves.
+#[inline(always)]
 pub fn cmov<B: Backend, K: Condition, S: Src, W: Size>(b: &mut B, i: &Insn) -> Result<(), B::E> {
     let v = S::get(b, W::W, i)?;
     let old = b.reg(W::W, i.reg[0]);
@@ -86,6 +93,7 @@ pub fn cmov<B: Backend, K: Condition, S: Src, W: Size>(b: &mut B, i: &Insn) -> R
 }
 
 /// SETcc.
+#[inline(always)]
 pub fn setcc<B: Backend, K: Condition, D: Dst>(b: &mut B, i: &Insn) -> Result<(), B::E> {
     let c = b.cond(K::CC);
     let v = b.cond_value(c);
@@ -93,6 +101,7 @@ pub fn setcc<B: Backend, K: Condition, D: Dst>(b: &mut B, i: &Insn) -> Result<()
 }
 
 /// BSWAP. With a 16-bit operand, which the manual leaves undefined, processors clear the register.
+#[inline(always)]
 pub fn bswap<B: Backend, W: Size>(b: &mut B, i: &Insn) -> Result<(), B::E> {
     let v = if W::W == Width::W16 {
         b.imm(0)
@@ -105,6 +114,7 @@ pub fn bswap<B: Backend, W: Size>(b: &mut B, i: &Insn) -> Result<(), B::E> {
 }
 
 /// MOVBE.
+#[inline(always)]
 pub fn movbe<B: Backend, D: Dst, S: Src, W: Size>(b: &mut B, i: &Insn) -> Result<(), B::E> {
     let v = S::get(b, W::W, i)?;
     let v = b.un(Un::Bswap, W::W, v);
@@ -112,6 +122,7 @@ pub fn movbe<B: Backend, D: Dst, S: Src, W: Size>(b: &mut B, i: &Insn) -> Result
 }
 
 /// XLAT: AL = [rBX + AL].
+#[inline(always)]
 pub fn xlat<B: Backend>(b: &mut B, i: &Insn) -> Result<(), B::E> {
     let table = b.reg(i.addrsize, gpr::RBX);
     let index = b.reg(Width::W8, gpr::RAX);
@@ -122,6 +133,7 @@ pub fn xlat<B: Backend>(b: &mut B, i: &Insn) -> Result<(), B::E> {
 }
 
 /// CBW, CWDE, CDQE: rAX = its sign-extended low half, `F` to `W`.
+#[inline(always)]
 pub fn extend_accumulator<B: Backend, F: Size, W: Size>(b: &mut B, _: &Insn) -> Result<(), B::E> {
     let v = b.reg(F::W, gpr::RAX);
     let v = b.sext(F::W, W::W, v);
@@ -130,6 +142,7 @@ pub fn extend_accumulator<B: Backend, F: Size, W: Size>(b: &mut B, _: &Insn) -> 
 }
 
 /// CWD, CDQ, CQO: rDX = the sign of rAX.
+#[inline(always)]
 pub fn sign_to_dx<B: Backend, W: Size>(b: &mut B, _: &Insn) -> Result<(), B::E> {
     let v = b.reg(W::W, gpr::RAX);
     let n = b.imm(u64::from(W::W.bits()) - 1);
@@ -142,6 +155,7 @@ pub fn sign_to_dx<B: Backend, W: Size>(b: &mut B, _: &Insn) -> Result<(), B::E> 
 const AH_FLAGS: u64 = rflags::SF | rflags::ZF | rflags::AF | rflags::PF | rflags::CF;
 
 /// LAHF.
+#[inline(always)]
 pub fn lahf<B: Backend>(b: &mut B, _: &Insn) -> Result<(), B::E> {
     let status = b.status();
     let mask = b.imm(AH_FLAGS);
@@ -153,6 +167,7 @@ pub fn lahf<B: Backend>(b: &mut B, _: &Insn) -> Result<(), B::E> {
 }
 
 /// SAHF.
+#[inline(always)]
 pub fn sahf<B: Backend>(b: &mut B, _: &Insn) -> Result<(), B::E> {
     let ah = b.reg(Width::W8, AH);
     let mask = b.imm(AH_FLAGS);
@@ -172,6 +187,7 @@ pub fn merge_status<B: Backend>(b: &mut B, mask: u64, new: B::V) {
 }
 
 /// CLC.
+#[inline(always)]
 pub fn clc<B: Backend>(b: &mut B, _: &Insn) -> Result<(), B::E> {
     let off = b.imm(0);
     merge_status(b, rflags::CF, off);
@@ -179,6 +195,7 @@ pub fn clc<B: Backend>(b: &mut B, _: &Insn) -> Result<(), B::E> {
 }
 
 /// STC.
+#[inline(always)]
 pub fn stc<B: Backend>(b: &mut B, _: &Insn) -> Result<(), B::E> {
     let on = b.imm(rflags::CF);
     merge_status(b, rflags::CF, on);
@@ -186,6 +203,7 @@ pub fn stc<B: Backend>(b: &mut B, _: &Insn) -> Result<(), B::E> {
 }
 
 /// CMC.
+#[inline(always)]
 pub fn cmc<B: Backend>(b: &mut B, _: &Insn) -> Result<(), B::E> {
     let c = b.cond(Cond::Ae);
     let v = b.cond_value(c);
@@ -194,6 +212,7 @@ pub fn cmc<B: Backend>(b: &mut B, _: &Insn) -> Result<(), B::E> {
 }
 
 /// SALC (undocumented, one byte D6h): AL = CF ? FFh : 0.
+#[inline(always)]
 pub fn salc<B: Backend>(b: &mut B, _: &Insn) -> Result<(), B::E> {
     let c = b.cond(Cond::B);
     let (ones, zero) = (b.imm(0xff), b.imm(0));
@@ -203,6 +222,7 @@ pub fn salc<B: Backend>(b: &mut B, _: &Insn) -> Result<(), B::E> {
 }
 
 /// NOP, PAUSE, hints and fences: nothing to do where accesses are already strongly ordered.
+#[inline(always)]
 pub fn nop<B: Backend>(_: &mut B, _: &Insn) -> Result<(), B::E> {
     Ok(())
 }

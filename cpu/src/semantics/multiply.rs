@@ -12,6 +12,7 @@ use crate::vcpu::gpr;
 const AH: u8 = 16;
 
 /// MUL, and IMUL with one operand: the double-width product goes to rDX:rAX (AX for bytes).
+#[inline(always)]
 pub fn wide<const SIGNED: bool, B: Backend, S: Src, W: Size>(
     b: &mut B,
     i: &Insn,
@@ -28,6 +29,7 @@ pub fn wide<const SIGNED: bool, B: Backend, S: Src, W: Size>(
 }
 
 /// IMUL with two or three operands: operand 0 = `A` * `S`, cut to the width.
+#[inline(always)]
 pub fn narrow<B: Backend, A: Src, S: Src, W: Size>(b: &mut B, i: &Insn) -> Result<(), B::E> {
     let w = W::W;
     let src = S::get(b, w, i)?;

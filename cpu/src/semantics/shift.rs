@@ -65,6 +65,7 @@ macro_rules! shifts {
 shifts! { Shl Shr Sar }
 
 /// `dst = dst shifted by count`.
+#[inline(always)]
 pub fn shift<B: Backend, O: Shift, C: Count, D: Dst, W: Size>(
     b: &mut B,
     i: &Insn,
@@ -95,6 +96,7 @@ impl Rotate for Ror {
 }
 
 /// `dst = dst rotated by count`.
+#[inline(always)]
 pub fn rotate<B: Backend, O: Rotate, C: Count, D: Dst, W: Size>(
     b: &mut B,
     i: &Insn,
@@ -157,6 +159,7 @@ impl Double for Shrd {
 
 /// `dst = the high (SHLD) or low (SHRD) half of dst and src shifted by count`. Counts above 16 of
 /// a 16-bit operand, which the manual leaves undefined, shift `dst:src:dst`, as processors do.
+#[inline(always)]
 pub fn double<B: Backend, O: Double, C: Count, D: Dst, W: Size>(
     b: &mut B,
     i: &Insn,

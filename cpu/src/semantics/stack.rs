@@ -2,7 +2,7 @@
 
 use brolga_mmu::Width;
 
-use super::operand::{Size, Src};
+use super::operand::{Access, Anywhere, Size, Src};
 use crate::backend::{Backend, Bin};
 use crate::core::{Core, Exit};
 use crate::insn::Insn;
@@ -10,42 +10,48 @@ use crate::vcpu::gpr;
 
 /// Pushes `v`; nothing changes if the store faults.
 #[inline(always)]
-pub fn push<B: Backend>(b: &mut B, i: &Insn, w: Width, v: B::V) -> Result<(), B::E> {
+pub fn push<B: Backend, A: Access>(b: &mut B, i: &Insn, w: Width, v: B::V) -> Result<(), B::E> {
     let sp = b.reg(i.stack, gpr::RSP);
     let size = b.imm(w.bytes());
     let sp = b.bin(Bin::Sub, i.stack, sp, size);
-    b.store(w, i.stack_seg, sp, v)?;
+    A::store(b, w, i.stack_seg, sp, v)?;
     b.set_reg(i.stack, gpr::RSP, sp);
     Ok(())
 }
 
 /// The value on top of the stack, and the stack pointer above it (not yet written).
 #[inline(always)]
-pub fn top<B: Backend>(b: &mut B, i: &Insn, w: Width) -> Result<(B::V, B::V), B::E> {
+pub fn top<B: Backend, A: Access>(b: &mut B, i: &Insn, w: Width) -> Result<(B::V, B::V), B::E> {
     let sp = b.reg(i.stack, gpr::RSP);
-    let v = b.load(w, i.stack_seg, sp)?;
+    let v = A::load(b, w, i.stack_seg, sp)?;
     let size = b.imm(w.bytes());
     let above = b.bin(Bin::Add, i.stack, sp, size);
     Ok((v, above))
 }
 
 /// PUSH r/m/imm.
-pub fn push_operand<B: Backend, S: Src, W: Size>(b: &mut B, i: &Insn) -> Result<(), B::E> {
+#[inline(always)]
+pub fn push_operand<B: Backend, A: Access, S: Src, W: Size>(
+    b: &mut B,
+    i: &Insn,
+) -> Result<(), B::E> {
     let v = S::get(b, W::W, i)?;
-    push(b, i, W::W, v)
+    push::<B, A>(b, i, W::W, v)
 }
 
 /// POP r. POP rSP leaves the value popped.
-pub fn pop_register<B: Backend, W: Size>(b: &mut B, i: &Insn) -> Result<(), B::E> {
-    let (v, above) = top(b, i, W::W)?;
+#[inline(always)]
+pub fn pop_register<B: Backend, A: Access, W: Size>(b: &mut B, i: &Insn) -> Result<(), B::E> {
+    let (v, above) = top::<B, A>(b, i, W::W)?;
     b.set_reg(i.stack, gpr::RSP, above);
     b.set_reg(W::W, i.reg[0], v);
     Ok(())
 }
 
 /// POP m: an address based on rSP uses its value after the pop (SDM vol. 2, POP).
+#[inline(always)]
 pub fn pop_memory<B: Backend, W: Size>(b: &mut B, i: &Insn) -> Result<(), B::E> {
-    let (v, above) = top(b, i, W::W)?;
+    let (v, above) = top::<B, Anywhere>(b, i, W::W)?;
     let mut ea = b.ea(i);
     if i.base == gpr::RSP {
         let (size, mask) = (b.imm(W::W.bytes()), b.imm(i.ea_mask));
@@ -120,9 +126,10 @@ pub fn enter(core: &mut Core, i: &Insn) -> Result<(), Exit> {
 }
 
 /// LEAVE: rSP = rBP, pop rBP.
-pub fn leave<B: Backend>(b: &mut B, i: &Insn) -> Result<(), B::E> {
+#[inline(always)]
+pub fn leave<B: Backend, A: Access>(b: &mut B, i: &Insn) -> Result<(), B::E> {
     let bp = b.reg(i.stack, gpr::RBP);
-    let v = b.load(i.opsize, i.stack_seg, bp)?;
+    let v = A::load(b, i.opsize, i.stack_seg, bp)?;
     let size = b.imm(i.opsize.bytes());
     let sp = b.bin(Bin::Add, i.stack, bp, size);
     b.set_reg(i.stack, gpr::RSP, sp);

@@ -126,7 +126,7 @@ fn repeat(core: &mut Core, insn: &Insn, once: fn(&mut Core, &Insn) -> Done) -> D
         }
         core.progress.retired += 1;
         let p = &core.progress;
-        if p.single || p.replan || p.end == 0 || core.now() >= p.slice_end {
+        if p.single || p.replan || p.leave || core.now() >= p.slice_end {
             return Err(Exit::Again);
         }
     }
