@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use brolga_cpu::block::{BlockCache, Mode};
+use brolga_cpu::block::{BlockCache, JumpKey, Mode};
 use brolga_cpu::core::tier::{Left, Tier};
 use brolga_cpu::core::{Core, is_canonical};
 use brolga_mmu::{GuestPhys, Linear, PAGE_SIZE};
@@ -244,30 +244,33 @@ impl Jit {
         self.unlinked = None;
     }
 
-    /// The code for `at`, known to the jump cache from now on.
-    fn find(
-        &mut self,
-        core: &mut Core,
-        blocks: &BlockCache<Core>,
-        place: GuestPhys,
-        at: Linear,
-    ) -> Option<u64> {
+    /// The code for `at`: what the jump cache knows, or what there is for the page that `at` was
+    /// last fetched from.
+    fn find(&mut self, core: &Core, at: Linear) -> Option<u64> {
         let key = core.jump_key();
         let known = self.jumps.find(at, key);
         let link = self.unlinked.take().filter(|(_, now)| *now == core.now());
         if let (Some(code), None) = (known, link) {
             return Some(code);
         }
-        let id = self.region(core, blocks, place, at)?;
-        let region = self.regions[id as usize].as_mut()?;
+        let place = core.mem.tlb.fetched_from(at)?;
+        let id = *self.by_place.get(&(place, core.mode()))?;
         if known.is_none() {
-            region.slots.push(self.jumps.enter(at, key, region.entry));
+            self.remember(id, at, key);
         }
+        let region = self.regions[id as usize].as_mut()?;
         if let Some((cell, _)) = link {
             self.jumps.link(cell, region.entry);
             region.incoming.push(cell);
         }
         Some(region.entry)
+    }
+
+    /// Makes the jump cache lead from `at` to a region.
+    fn remember(&mut self, id: RegionId, at: Linear, key: JumpKey) {
+        if let Some(region) = self.regions[id as usize].as_mut() {
+            region.slots.push(self.jumps.enter(at, key, region.entry));
+        }
     }
 }
 
@@ -284,19 +287,11 @@ impl Tier for Jit {
         self.config.threshold
     }
 
-    fn run(
-        &mut self,
-        core: &mut Core,
-        blocks: &BlockCache<Core>,
-        place: GuestPhys,
-        at: Linear,
-        ip: u64,
-    ) -> Left {
-        let mode = core.mode();
-        if mode.has(Mode::ALIGNMENT_CHECKED) || mode.has(Mode::CODE64) && !far_from_the_edge(at) {
+    fn resume(&mut self, core: &mut Core, at: Linear, ip: u64) -> Left {
+        if core.mode().has(Mode::CODE64) && !far_from_the_edge(at) {
             return Left::NotEntered;
         }
-        let Some(code) = self.find(core, blocks, place, at) else { return Left::NotEntered };
+        let Some(code) = self.find(core, at) else { return Left::NotEntered };
         let key = core.jump_key();
         core.translated.key = key.number();
         core.translated.key_hash = Jumps::key_hash(key);
@@ -318,6 +313,24 @@ impl Tier for Jit {
                 Left::GoOn
             }
         }
+    }
+
+    fn translate(
+        &mut self,
+        core: &mut Core,
+        blocks: &BlockCache<Core>,
+        place: GuestPhys,
+        at: Linear,
+    ) -> bool {
+        let mode = core.mode();
+        let possible = !mode.has(Mode::ALIGNMENT_CHECKED)
+            && (!mode.has(Mode::CODE64) || far_from_the_edge(at));
+        if !possible {
+            return false;
+        }
+        let Some(id) = self.region(core, blocks, place, at) else { return false };
+        self.remember(id, at, core.jump_key());
+        true
     }
 
     fn invalidate(&mut self, at: GuestPhys, len: u64) {

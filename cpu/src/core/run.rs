@@ -92,38 +92,60 @@ impl<T: Tier> Interpreter<T> {
     /// changed what the run loop looks at between blocks.
     #[inline(always)]
     fn run_blocks(&mut self) {
+        loop {
+            match self.run_translated() {
+                Left::GoOn => continue,
+                Left::Slice => self.short = true,
+                Left::Interpret => return self.step_block(1),
+                Left::NotEntered => {}
+            }
+            match self.interpret_blocks() {
+                Interpreted::Hot => continue,
+                Interpreted::LookAround => return,
+                Interpreted::Stuck => return self.step_block(u64::MAX),
+            }
+        }
+    }
+
+    /// Executes the translated code at RIP, if there is any.
+    #[inline(always)]
+    fn run_translated(&mut self) -> Left {
+        if !T::TRANSLATES || self.short {
+            return Left::NotEntered;
+        }
+        let ip = self.core.vcpu.regs[RIP as usize];
+        let at = self.core.code_address(ip);
+        self.tier.resume(&mut self.core, at, ip)
+    }
+
+    /// Interprets blocks as [`Interpreter::run_blocks`] says, up to one that is translated now.
+    #[inline(always)]
+    fn interpret_blocks(&mut self) -> Interpreted {
         let core = &mut self.core;
         // Within a block, only what ends one that `checks` changes the mode or the mappings of code.
-        let mut key = core.jump_key();
+        let key = core.jump_key();
         let mut at = core.code_address(core.vcpu.regs[RIP as usize]);
         let mut next = self.blocks.by_jump(at.0, key);
         while let Some(id) = next {
             let block = self.blocks.get(id);
             if T::TRANSLATES && !self.short {
                 if let (0, Some(place)) = (block.patience.get(), block.place) {
-                    let ip = core.vcpu.regs[RIP as usize];
-                    match self.tier.run(core, &self.blocks, place, at, ip) {
-                        Left::NotEntered => block.patience.set(u32::MAX),
-                        Left::GoOn => {}
-                        Left::Slice => self.short = true,
-                        Left::Interpret => return self.step_block(1),
+                    if self.tier.translate(core, &self.blocks, place, at) {
+                        return Interpreted::Hot;
                     }
-                    key = core.jump_key();
-                    at = core.code_address(core.vcpu.regs[RIP as usize]);
-                    next = self.blocks.by_jump(at.0, key);
-                    continue;
+                    block.patience.set(u32::MAX);
                 }
                 block.patience.set(block.patience.get().saturating_sub(1));
             }
             if !core.fits(block) {
                 break;
             }
-            let Some(to) = core.execute_whole(block, at) else { return };
+            let Some(to) = core.execute_whole(block, at) else { return Interpreted::LookAround };
             debug_assert!(key == core.jump_key(), "the block checks");
             next = self.blocks.after(id, to.0, key);
             at = to;
         }
-        self.step_block(u64::MAX);
+        Interpreted::Stuck
     }
 
     /// Executes from RIP to the end of a block, or as far as the slice allows, but no more than
@@ -257,6 +279,16 @@ impl<T: Tier> Interpreter<T> {
         }
         self.drop_stale();
     }
+}
+
+/// Why [`Interpreter::interpret_blocks`] has returned.
+enum Interpreted {
+    /// There is translated code at RIP.
+    Hot,
+    /// The run loop must look around.
+    LookAround,
+    /// The block at RIP is not known, or not all of it may be executed.
+    Stuck,
 }
 
 /// What came of looking at events.

@@ -8,7 +8,7 @@ use crate::block::BlockCache;
 /// How a run of translated code has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Left {
-    /// It was not entered: the tier cannot execute this code.
+    /// There is none.
     NotEntered,
     /// Go on wherever RIP points.
     GoOn,
@@ -27,15 +27,18 @@ pub trait Tier: Send {
     /// Executions after which a block is handed over.
     fn threshold(&self) -> u32;
 
-    /// Executes the code that begins with the block at `place`: at `at`, which is `ip` in CS.
-    fn run(
+    /// Executes the translated code at `at`, which is `ip` in CS, if there is some.
+    fn resume(&mut self, core: &mut Core, at: Linear, ip: u64) -> Left;
+
+    /// Translates the code that begins with the block at `place`, now mapped at `at`: there
+    /// [`Tier::resume`] finds it. False if that cannot be.
+    fn translate(
         &mut self,
         core: &mut Core,
         blocks: &BlockCache<Core>,
         place: GuestPhys,
         at: Linear,
-        ip: u64,
-    ) -> Left;
+    ) -> bool;
 
     /// Drops what was made from any of `len` bytes at `at`, inside one page.
     fn invalidate(&mut self, at: GuestPhys, len: u64);
@@ -58,8 +61,12 @@ impl Tier for NoTier {
         u32::MAX
     }
 
-    fn run(&mut self, _: &mut Core, _: &BlockCache<Core>, _: GuestPhys, _: Linear, _: u64) -> Left {
+    fn resume(&mut self, _: &mut Core, _: Linear, _: u64) -> Left {
         Left::NotEntered
+    }
+
+    fn translate(&mut self, _: &mut Core, _: &BlockCache<Core>, _: GuestPhys, _: Linear) -> bool {
+        false
     }
 
     fn invalidate(&mut self, _: GuestPhys, _: u64) {}
