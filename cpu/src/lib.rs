@@ -2,7 +2,7 @@
 //! interpreter that is their first instantiation.
 //!
 //! - [`vcpu`], [`flags`]: the state.
-//! - [`decode`], [`select`], [`insn`], [`block`]: from bytes to handlers.
+//! - [`decode`], [`select`], [`insn`], [`block`], [`chain`]: from bytes to handlers.
 //! - [`backend`], [`semantics`], [`vector`]: what instructions mean, generic over an engine.
 //! - [`core`]: the interpreter: softmmu, run loop, events.
 //! - [`system`], [`cpuid`], [`exception`]: privileged and complex instructions, event delivery.

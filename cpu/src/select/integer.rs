@@ -50,7 +50,7 @@ pub(super) fn width(i: &Instruction, n: u32) -> Width {
     Width::from_bytes(bytes as u64).unwrap_or(Width::W64)
 }
 
-/// Picks the instance for a width, and what [`bound`] or the function `$as` makes of it.
+/// Picks the instance for a width: what `bound!`, or the function `$as`, makes of it.
 macro_rules! sized {
     ($w:expr, $f:ident::<$($t:ty),*>) => {
         match $w {
