@@ -8,8 +8,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, SlavePty, native_pty_system};
-use rustix::process::{Pid, Signal, kill_process};
 
 /// How much of what was printed an error shows.
 const TAIL: usize = 2000;
@@ -126,8 +127,7 @@ impl Session {
     /// Sends SIGTERM.
     pub fn terminate(&self) -> Result<()> {
         let id = i32::try_from(self.process_id()?)?;
-        let id = Pid::from_raw(id).context("process numbers are positive")?;
-        Ok(kill_process(id, Signal::TERM)?)
+        Ok(kill(Pid::from_raw(id), Signal::SIGTERM)?)
     }
 
     /// The modes of the terminal as they are.

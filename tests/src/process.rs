@@ -7,6 +7,8 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use nix::time::clock_getcpuclockid;
+use nix::unistd::Pid;
 use wait_timeout::ChildExt;
 
 /// What a command left behind.
@@ -68,16 +70,10 @@ fn text(reader: JoinHandle<Vec<u8>>) -> String {
     String::from_utf8_lossy(&reader.join().unwrap_or_default()).into_owned()
 }
 
-/// The CPU time that a running process has used, from /proc/PID/stat (proc(5)).
+/// The CPU time that a running process has used, of all its threads.
 pub fn cpu_time(id: u32) -> Result<Duration> {
-    let stat = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
-    // The second field is the command in parentheses and may hold anything; utime and stime
-    // are the fields 14 and 15.
-    let (_, fields) = stat.rsplit_once(") ").context("no command in /proc/PID/stat")?;
-    let ticks =
-        fields.split(' ').skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
-    let ticks_per_second = rustix::param::clock_ticks_per_second();
-    Ok(Duration::from_millis(ticks * 1000 / ticks_per_second))
+    let clock = clock_getcpuclockid(Pid::from_raw(i32::try_from(id)?))?;
+    Ok(clock.now()?.into())
 }
 
 #[cfg(test)]
