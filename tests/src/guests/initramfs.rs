@@ -8,8 +8,8 @@ pub const READY: &str = "Brolga guest ready";
 /// The prompt of the guest's shell. No command that tests type contains it.
 pub const PROMPT: &str = "guest# ";
 
-/// The archive for a static busybox.
-pub fn build(busybox: &[u8]) -> Vec<u8> {
+/// The archive for a static busybox, and for the benchmark's workloads if they are wanted.
+pub fn build(busybox: &[u8], workloads: Option<&[u8]>) -> Vec<u8> {
     let mut archive = Archive::default();
     for directory in ["bin", "dev", "etc", "proc", "root", "sys", "tmp"] {
         archive.directory(directory, 0o755);
@@ -18,6 +18,9 @@ pub fn build(busybox: &[u8]) -> Vec<u8> {
     archive.char_device("dev/console", 0o600, 5, 1);
     archive.file("bin/busybox", 0o755, busybox);
     archive.symlink("bin/sh", "busybox");
+    if let Some(workloads) = workloads {
+        archive.file("bin/bench", 0o755, workloads);
+    }
     archive.file("etc/profile", 0o644, profile().as_bytes());
     archive.file("init", 0o755, init().as_bytes());
     archive.finish()

@@ -27,7 +27,7 @@ struct Entry {
     sha256: String,
 }
 
-/// The Debian package that a file came from.
+/// The Debian package that a file came from; of our own programs, what they were built from.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Source {
     pub(super) package: String,
@@ -53,6 +53,11 @@ impl Manifest {
 
     pub(super) fn lists(&self, file: &str) -> bool {
         self.files.contains_key(file)
+    }
+
+    /// The version of a listed file.
+    pub(super) fn version(&self, file: &str) -> Option<&str> {
+        self.files.get(file).map(|entry| entry.source.version.as_str())
     }
 
     pub(super) fn record(&mut self, file: &str, source: Source, content: &[u8]) {

@@ -4,6 +4,7 @@ mod apt;
 mod cpio;
 pub mod initramfs;
 mod manifest;
+mod workloads;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -30,6 +31,13 @@ pub struct Flavour {
 struct Busybox {
     package: &'static str,
     file: &'static str,
+}
+
+impl Busybox {
+    /// Its Debian architecture.
+    fn architecture(self) -> &'static str {
+        self.package.rsplit(':').next().unwrap_or(self.package)
+    }
 }
 
 const BUSYBOX_AMD64: Busybox = Busybox { package: "busybox-static:amd64", file: "busybox-amd64" };
@@ -90,12 +98,21 @@ impl Flavour {
         }
         manifest.verify(&cache.directory, &kernel)?;
         manifest.verify(&cache.directory, self.busybox.file)?;
-        let initrd = cache.refresh_initramfs(self.busybox)?;
+        let initrd = cache.refresh_initramfs(self.busybox, None)?;
         Ok(Guest { flavour: self, kernel: cache.directory.join(kernel), initrd })
     }
 
     fn kernel_file(self) -> String {
         format!("vmlinuz-{}", self.name)
+    }
+}
+
+impl Guest {
+    /// The same guest with the benchmark's workloads as `/bin/bench`, or [`Skip`].
+    pub fn with_workloads(self) -> Result<Self> {
+        let program = self.flavour.workloads()?;
+        let initrd = Cache::new().refresh_initramfs(self.flavour.busybox, Some(&program))?;
+        Ok(Self { initrd, ..self })
     }
 }
 
@@ -117,11 +134,14 @@ impl Cache {
         Manifest::read(&self.directory)
     }
 
-    /// The initramfs follows from busybox and this crate, so it is made again rather than
-    /// recorded: a cache from an older checkout then never serves a stale `/init`.
-    fn refresh_initramfs(&self, busybox: Busybox) -> Result<PathBuf> {
-        let archive = initramfs::build(&fs::read(self.directory.join(busybox.file))?);
-        let path = self.directory.join(format!("initramfs-{}.cpio", busybox.file));
+    /// The initramfs follows from busybox, this crate and the workloads, so it is made again
+    /// rather than recorded: a cache from an older checkout then never serves a stale `/init`.
+    fn refresh_initramfs(&self, busybox: Busybox, workloads: Option<&Path>) -> Result<PathBuf> {
+        let workloads_bytes = workloads.map(fs::read).transpose()?;
+        let busybox_bytes = fs::read(self.directory.join(busybox.file))?;
+        let archive = initramfs::build(&busybox_bytes, workloads_bytes.as_deref());
+        let contents = workloads.map_or("", |_| "bench-");
+        let path = self.directory.join(format!("initramfs-{contents}{}.cpio", busybox.file));
         if fs::read(&path).ok().as_deref() != Some(&archive) {
             write_whole(&path, &archive)?;
         }
@@ -143,7 +163,7 @@ pub fn fetch(refresh: bool) -> Result<String> {
         eprintln!("guests fetched in {:.1} s", started.elapsed().as_secs_f32());
     }
     for busybox in [BUSYBOX_AMD64, BUSYBOX_I386] {
-        cache.refresh_initramfs(busybox)?;
+        cache.refresh_initramfs(busybox, None)?;
     }
     Ok(manifest.table(&cache.directory))
 }

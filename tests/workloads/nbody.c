@@ -1,0 +1,4 @@
+// Scalar double arithmetic in SSE2.
+#include "nbody.h"
+
+WORKLOAD(nbody, "nbody", nothing_to_prepare, run);
