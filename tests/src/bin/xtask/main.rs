@@ -5,9 +5,10 @@ mod test;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+use brolga_tests::bench::{self, suite};
 use brolga_tests::fuzz::{Cases, Target};
-use brolga_tests::{bench, guests};
+use brolga_tests::guests;
 use clap::{Parser, Subcommand, ValueEnum};
 
 #[derive(Parser)]
@@ -44,6 +45,24 @@ enum Bench {
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
         rounds: u32,
     },
+    /// Run workloads in Debian guests by Brolga's engines, by QEMU's TCG and natively
+    Suite {
+        /// Brolga's engines
+        #[arg(long, value_name = "ENGINES", value_delimiter = ',', default_value = "interp")]
+        accel: Vec<String>,
+        /// Rows or groups, separated by commas [default: all]
+        #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+        rows: Vec<String>,
+        /// How many boots of each guest by each engine
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+        /// The host's clock that decides
+        #[arg(long, value_enum, value_name = "CLOCK", default_value = "wall")]
+        by: suite::Clock,
+        /// Print all figures as JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -61,6 +80,16 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Test => return test::run(),
         Task::Guests { refresh } => println!("{}", guests::fetch(refresh)?),
         Task::Bench(Bench::Interp { rounds }) => println!("{}", bench::interpreter_boot(rounds)?),
+        Task::Bench(Bench::Suite { accel, rows, rounds, by, json }) => {
+            let options = suite::Options { accels: accel, rows, rounds, clock: by };
+            let results = suite::run(&options)?;
+            if json {
+                println!("{:#}", results.json())
+            } else {
+                println!("{results}")
+            }
+            ensure_right(&results)?;
+        }
         Task::Fuzz { target: None, .. } => list_targets(),
         Task::Fuzz { target: Some(target), count, seed } => {
             let started = Instant::now();
@@ -69,6 +98,13 @@ fn run(task: Task) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A fast engine that computes something else is no use.
+fn ensure_right(results: &suite::Results) -> Result<()> {
+    let wrong = results.wrong();
+    ensure!(wrong.is_empty(), "other results than on this host: {}", wrong.join(", "));
+    Ok(())
 }
 
 fn list_targets() {

@@ -1,0 +1,135 @@
+//! The rows of the suite: what is measured, in which guest, and how much of it.
+
+use crate::guests::{AMD64, Flavour, I686};
+
+/// What rows are compared as one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Group {
+    Compute,
+    ScalarFp,
+    PackedFp,
+    X87,
+    String,
+    System,
+    /// From the first line of the unpacked kernel to user space.
+    Boot,
+    /// From the start of the process to that line.
+    Unpack,
+}
+
+impl Group {
+    pub(super) const ALL: [Self; 8] = [
+        Self::Compute,
+        Self::ScalarFp,
+        Self::PackedFp,
+        Self::X87,
+        Self::String,
+        Self::System,
+        Self::Boot,
+        Self::Unpack,
+    ];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Compute => "compute",
+            Self::ScalarFp => "scalar FP",
+            Self::PackedFp => "packed FP",
+            Self::X87 => "x87",
+            Self::String => "string",
+            Self::System => "system",
+            Self::Boot => "boot",
+            Self::Unpack => "unpack",
+        }
+    }
+}
+
+/// A row.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// Its name.
+    pub name: &'static str,
+    pub(super) group: Group,
+    pub(super) flavour: Flavour,
+    /// Units of work, in the words of `tests/workloads`; nothing for rows of the boot itself.
+    pub(super) count: Option<u64>,
+}
+
+impl Row {
+    const fn work(name: &'static str, group: Group, count: u64) -> Self {
+        Self { name, group, flavour: AMD64, count: Some(count) }
+    }
+
+    /// The same workload as 32-bit code in a 32-bit guest; its name ends in [`SUFFIX_32`].
+    const fn work_32(name: &'static str, group: Group, count: u64) -> Self {
+        Self { name, group, flavour: I686, count: Some(count) }
+    }
+
+    const fn boot(name: &'static str, group: Group, flavour: Flavour) -> Self {
+        Self { name, group, flavour, count: None }
+    }
+
+    /// The name of the row in the program of the workloads.
+    pub(super) fn workload(&self) -> &'static str {
+        self.name.strip_suffix(SUFFIX_32).unwrap_or(self.name)
+    }
+}
+
+const SUFFIX_32: &str = "-32";
+
+/// All rows. The counts of workloads are chosen so that an x86-64 host of 2020 takes 20 to
+/// 60 ms for them, or TCG at most 3 s where it is much slower than that.
+pub(super) const ROWS: [Row; 37] = [
+    Row::work("sieve", Group::Compute, 90),
+    Row::work("calls", Group::Compute, 4000),
+    Row::work("crc", Group::Compute, 320),
+    Row::work("qsort", Group::Compute, 150),
+    Row::work("chase", Group::Compute, 200),
+    Row::work("indirect", Group::Compute, 1200),
+    Row::work("bytecode", Group::Compute, 80),
+    Row::work("lz", Group::Compute, 180),
+    Row::work("sha256", Group::Compute, 700),
+    Row::work("json", Group::Compute, 700),
+    Row::work("jit-same", Group::Compute, 10_000),
+    Row::work("jit-changed", Group::Compute, 10_000),
+    Row::work("nbody", Group::ScalarFp, 8000),
+    Row::work("matmul-scalar", Group::ScalarFp, 400),
+    Row::work("matmul-packed", Group::PackedFp, 800),
+    Row::work("nbody-x87", Group::X87, 2000),
+    Row::work("memcpy", Group::String, 600_000),
+    Row::work("memset", Group::String, 700_000),
+    Row::work("strlen", Group::String, 1_000_000),
+    Row::work("strcmp", Group::String, 700_000),
+    Row::work("memchr", Group::String, 1_200_000),
+    Row::work("syscall", Group::System, 400_000),
+    Row::work("fault", Group::System, 70),
+    Row::work("mmap", Group::System, 4000),
+    Row::work("fork", Group::System, 100),
+    Row::work("exec", Group::System, 40),
+    Row::work("pipe", Group::System, 7000),
+    Row::boot("boot-amd64", Group::Boot, AMD64),
+    Row::boot("unpack-amd64", Group::Unpack, AMD64),
+    Row::work_32("sieve-32", Group::Compute, 90),
+    Row::work_32("bytecode-32", Group::Compute, 80),
+    Row::work_32("json-32", Group::Compute, 700),
+    Row::work_32("nbody-x87-32", Group::X87, 2000),
+    Row::work_32("syscall-32", Group::System, 200_000),
+    Row::work_32("fork-32", Group::System, 100),
+    Row::boot("boot-686", Group::Boot, I686),
+    Row::boot("unpack-686", Group::Unpack, I686),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_say_what_is_32_bit() {
+        let names: BTreeSet<_> = ROWS.iter().map(|row| row.name).collect();
+        assert_eq!(names.len(), ROWS.len());
+        for row in ROWS.iter().filter(|row| row.count.is_some()) {
+            assert_eq!(row.name.ends_with(SUFFIX_32), row.flavour == I686, "{}", row.name);
+        }
+    }
+}
