@@ -57,32 +57,38 @@ struct Machine {
     rows: Vec<usize>,
 }
 
-/// Runs the suite and says on standard error how far it is.
-pub fn run(options: &Options) -> Result<Results> {
+/// Runs the suite and says on standard error how far it is. When an engine fails, the results
+/// up to there are returned with its error.
+pub fn run(options: &Options) -> Result<(Results, Result<()>)> {
     let (rows, machines) = prepare(select(&options.rows)?)?;
     let accels = options.accels.iter().cloned().map(Engine::Brolga);
     let engines: Vec<_> = Engine::measure().into_iter().chain(accels).collect();
     let mut results = Results::new(&rows, engines, options.clock);
-    for round in 1..=options.rounds {
-        let progress = format!("round {round} of {}", options.rounds);
-        for machine in &machines {
+    let outcome = measure(&machines, options.rounds, &mut results);
+    Ok((results, outcome))
+}
+
+fn measure(machines: &[Machine], rounds: u32, results: &mut Results) -> Result<()> {
+    for round in 1..=rounds {
+        let progress = format!("round {round} of {rounds}");
+        for machine in machines {
             if let Some(program) = &machine.program {
                 eprint!("{progress}: native {}:", machine.guest.flavour.name);
-                machine.run_natively(program, &mut results)?;
+                machine.run_natively(program, results)?;
             }
         }
         for engine in 0..results.engines.len() {
-            for machine in &machines {
+            for machine in machines {
                 let name = &results.engines[engine];
                 eprint!("{progress}: {name} {}:", machine.guest.flavour.name);
-                machine.run(&mut results, engine)?;
+                machine.run(results, engine)?;
             }
         }
     }
-    for machine in &machines {
-        machine.count_instructions(&mut results)?;
+    for machine in machines {
+        machine.count_instructions(results)?;
     }
-    Ok(results)
+    Ok(())
 }
 
 /// Runs every workload of a guest with hardly any work, natively and by an engine of Brolga's,

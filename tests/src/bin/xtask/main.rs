@@ -82,12 +82,13 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Bench(Bench::Interp { rounds }) => println!("{}", bench::interpreter_boot(rounds)?),
         Task::Bench(Bench::Suite { accel, rows, rounds, by, json }) => {
             let options = suite::Options { accels: accel, rows, rounds, clock: by };
-            let results = suite::run(&options)?;
+            let (results, outcome) = suite::run(&options)?;
             if json {
                 println!("{:#}", results.json())
             } else {
                 println!("{results}")
             }
+            outcome?;
             ensure_right(&results)?;
         }
         Task::Fuzz { target: None, .. } => list_targets(),
