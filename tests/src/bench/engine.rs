@@ -1,7 +1,8 @@
 //! What executes a guest, and a boot by it with the times that the host sees.
 
-use anyhow::Result;
 use std::fmt::{self, Display, Formatter};
+
+use anyhow::Result;
 
 use super::memory::Memory;
 use super::times::{Stopwatch, Times};
