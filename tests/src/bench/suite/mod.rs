@@ -204,7 +204,9 @@ impl Machine {
             progress(row.name, cell);
         }
         eprintln!();
-        results.beyond_ram[engine] = results.beyond_ram[engine].max(running.memory()?.beyond_ram);
+        let beyond_ram = running.memory()?.beyond_ram;
+        let most = &mut results.beyond_ram[engine];
+        *most = Some(most.map_or(beyond_ram, |so_far: f64| so_far.max(beyond_ram)));
         running.power_off()?;
         Ok(())
     }

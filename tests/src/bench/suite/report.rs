@@ -89,7 +89,7 @@ impl Results {
         }
         let memory = self.brolga().map(|index| {
             let taken = self.beyond_ram[index];
-            format!("{} ({taken:.0} MiB)", met(taken <= BEYOND_RAM))
+            taken.map_or("-".into(), |t| format!("{} ({t:.0} MiB)", met(t <= BEYOND_RAM)))
         });
         let cells = ["memory beyond guest RAM".into(), format!("{BEYOND_RAM} MiB")].into_iter();
         table.add_row(cells.chain(memory));

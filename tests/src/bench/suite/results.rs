@@ -19,7 +19,7 @@ pub struct Results {
     /// Which of the host's clocks decides.
     pub(super) clock: Clock,
     /// The most memory of each engine's process beside guest RAM, in MiB.
-    pub(super) beyond_ram: Vec<f64>,
+    pub(super) beyond_ram: Vec<Option<f64>>,
 }
 
 /// What was measured of a row.
@@ -51,7 +51,7 @@ impl Results {
             instructions: None,
         };
         let rows = rows.iter().map(measured).collect();
-        Self { rows, beyond_ram: vec![0.0; engines.len()], engines, clock }
+        Self { rows, beyond_ram: vec![None; engines.len()], engines, clock }
     }
 
     /// Rows and engines whose results are not this host's.
