@@ -230,6 +230,8 @@ pub struct Vcpu {
     pub pending_db: u64,
     /// The x87 FPU, and through it MMX.
     pub x87: X87,
+    /// FERR# is active: the board has been told of an x87 error.
+    pub ferr: bool,
     /// Global descriptor table register.
     pub gdtr: TableReg,
     /// Interrupt descriptor table register.
@@ -352,6 +354,7 @@ impl Vcpu {
             activity: Activity::Running,
             pending_db: 0,
             x87: X87::default(),
+            ferr: false,
             gdtr: TableReg { base: 0, limit: 0xffff },
             idtr: TableReg { base: 0, limit: 0xffff },
             ldtr: Segment { attr: attr::P | 2, limit: 0xffff, ..Segment::default() },

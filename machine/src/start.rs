@@ -23,6 +23,7 @@ pub(crate) fn init(core: &mut Core) {
     vcpu.xmm = old.xmm;
     vcpu.mxcsr = old.mxcsr;
     vcpu.x87 = old.x87;
+    vcpu.ferr = old.ferr;
     vcpu.sys.xcr0 = old.sys.xcr0;
     vcpu.sys.cr0 = vcpu.sys.cr0 & !CACHE_MODE | old.sys.cr0 & CACHE_MODE;
     vcpu.sys.pat = old.sys.pat;

@@ -33,7 +33,8 @@ pub enum Exit {
     /// The instruction has raised [`Core::exception`] and changed nothing else.
     Fault = 1,
     /// A repeated string instruction has done some iterations, is to be executed again, and has
-    /// used up its slice (or must let an event in between).
+    /// used up its slice (or must let an event in between). Or: the instruction waits for an
+    /// interrupt before it begins, and the vCPU is halted.
     Again,
 }
 

@@ -44,20 +44,6 @@ impl Bus for TestBus {
     fn port_read(&mut self, _: u64, port: u16, _: Width) -> u64 {
         port.into()
     }
-    fn port_write(&mut self, _: u64, _: u16, _: Width, _: u64) {}
-    fn mmio_read(&mut self, _: u64, _: GuestPhys, w: Width) -> u64 {
-        w.mask()
-    }
-    fn mmio_write(&mut self, _: u64, _: GuestPhys, _: Width, _: u64) {}
-    fn msr_read(&mut self, _: u64, _: u32) -> Option<u64> {
-        None
-    }
-    fn msr_write(&mut self, _: u64, _: u32, _: u64) -> Option<()> {
-        None
-    }
-    fn tsc(&mut self, at: u64) -> u64 {
-        at
-    }
     fn cr8(&mut self) -> u64 {
         self.cr8
     }
@@ -66,9 +52,6 @@ impl Bus for TestBus {
     }
     fn acknowledge(&mut self, _: u64) -> Option<u8> {
         Some(0x40)
-    }
-    fn take_replan(&mut self) -> bool {
-        false
     }
 }
 

@@ -121,6 +121,17 @@ impl Bus for BoardBus {
         });
     }
 
+    fn set_ferr(&mut self, at: u64, active: bool) {
+        self.with_chips(at, |chips, _| {
+            chips.ferr.set_ferr(active);
+            ((), Some(Chip::CoprocessorError))
+        });
+    }
+
+    fn ignne(&mut self) -> bool {
+        lock(&self.chipset).ferr.ignne()
+    }
+
     fn acknowledge(&mut self, at: u64) -> Option<u8> {
         self.with_chips(at, |chips, now| (chips.acknowledge(now), Some(Chip::Pic)))
     }

@@ -278,3 +278,24 @@ fn reset_clears_what_was_programmed() {
     assert!(!bench.chips().intr());
     assert_eq!(bench.look(30_000_000), None, "no timer runs");
 }
+
+#[test]
+fn an_x87_error_interrupts_through_the_slave_until_port_f0_is_written() {
+    let mut bench = Bench::new();
+    bench.chips().prepare_for_kernel();
+    // All masked but the cascade, and IRQ 13.
+    bench.program_pics(0xfb);
+    bench.out(0, 0xa1, 0xdf);
+    bench.bus.take_replan();
+    bench.bus.set_ferr(10, true);
+    assert!(bench.bus.take_replan(), "an interrupt has come");
+    assert_eq!(bench.bus.acknowledge(20), Some(0x2d));
+    assert!(!bench.bus.ignne());
+    bench.out(30, 0xf0, 0);
+    assert!(bench.bus.ignne(), "the handler may use the coprocessor");
+    bench.bus.set_ferr(40, false);
+    assert!(!bench.bus.ignne());
+    // End of interrupt; the line has gone down.
+    bench.outs(50, &[(0xa0, 0x20), (0x20, 0x20)]);
+    assert!(!bench.chips().intr());
+}
