@@ -228,6 +228,9 @@ pub struct Vcpu {
     pub activity: Activity,
     /// Debug-exception conditions collected by the current instruction (DR6 bits).
     pub pending_db: u64,
+    /// A repetition stands between two of its iterations: an event that comes now pushes RF
+    /// (SDM vol. 3, 18.3.1.1).
+    pub repeating: bool,
     /// The x87 FPU, and through it MMX.
     pub x87: X87,
     /// FERR# is active: the board has been told of an x87 error.
@@ -353,6 +356,7 @@ impl Vcpu {
             nmi_blocked: false,
             activity: Activity::Running,
             pending_db: 0,
+            repeating: false,
             x87: X87::default(),
             ferr: false,
             gdtr: TableReg { base: 0, limit: 0xffff },

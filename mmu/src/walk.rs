@@ -373,9 +373,9 @@ fn error_code(failure: WalkFailure, mode: &PagingMode, access: Access) -> u32 {
 ///
 /// A walk that faults has used the entries above the one that it fails at, and sets their accessed
 /// flags as well: they are set "whenever the processor uses a paging-structure entry" (SDM, 4.8),
-/// "the first time the table [...] is either read from or written to" (AMD APM vol. 2, 5.4.1). The entry that fails, and a leaf that
-/// forbids the access, keep theirs. Processors differ in the former; kvm-unit-tests (x86/access.c)
-/// takes both for right there, and insists on the latter.
+/// "the first time the table [...] is either read from or written to" (AMD APM vol. 2, 5.4.1). The
+/// entry that fails, and a leaf that forbids the access, keep theirs. Processors differ in the
+/// former; kvm-unit-tests (x86/access.c) takes both for right there, and insists on the latter.
 ///
 /// `pdptes` are the PDPTE registers of PAE paging, which other modes ignore.
 pub fn walk<M: TableMemory + ?Sized>(

@@ -153,16 +153,6 @@ impl Core {
         self.progress.slice_end.saturating_sub(self.now()).max(1)
     }
 
-    /// Counts the iterations of a repetition that has completed: the instruction is one of them.
-    pub(crate) fn retire_iterations(&mut self, done: u64) {
-        self.progress.retired += done.saturating_sub(1);
-    }
-
-    /// Counts the iterations of a repetition that is to be resumed.
-    pub(crate) fn retire_partial(&mut self, done: u64) {
-        self.progress.retired += done;
-    }
-
     /// Whether the block is to be left after the current instruction or iteration.
     pub(crate) fn must_leave(&self) -> bool {
         self.progress.end == 0

@@ -320,7 +320,8 @@ impl Core {
         let watching = self.vcpu.sys.dr7 & 0xff != 0;
         self.progress.single =
             shadow != Shadow::None || self.vcpu.eflags & (rflags::TF | rflags::RF) != 0 || watching;
-        if watching && self.vcpu.eflags & rflags::RF == 0 && debug::instruction_breakpoint(self) {
+        let begins = self.vcpu.eflags & rflags::RF == 0 && !self.vcpu.repeating;
+        if watching && begins && debug::instruction_breakpoint(self) {
             return Some(self.after_delivery());
         }
         None

@@ -117,7 +117,8 @@ pub fn deliver(core: &mut Core, event: Event) {
         };
         let Some(mut failed) = core.exception.take() else { return };
         // EXT: what failed is the delivery of an event external to the program.
-        if matches!(failed.vector, vector::TS | vector::NP | vector::SS | vector::GP) {
+        let tells = [vector::TS, vector::NP, vector::SS, vector::GP, vector::AC];
+        if tells.contains(&failed.vector) {
             failed.error = failed.error.map(|e| e | 1);
         }
         match combine(first, failed.clone()) {
@@ -184,11 +185,15 @@ fn attempt(core: &mut Core, e: &Exception) -> Done {
             flags |= RF;
         }
     }
+    if core.vcpu.repeating {
+        flags |= RF;
+    }
     let ip = return_ip(core);
     let from = core.code_address(ip).0;
     let entry = Entry { vector: e.vector, error: e.error, ip, flags, checked: false };
     enter(core, &entry)?;
     core.delivery.resume = None;
+    core.vcpu.repeating = false;
     core.vcpu.activity = Activity::Running;
     let to = core.code_address(core.vcpu.regs[usize::from(crate::vcpu::RIP)]).0;
     let now = core.now();

@@ -1,7 +1,7 @@
 //! A vCPU with a little flat RAM, for tests of system instructions: they run real code bytes
 //! through the interpreter.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use brolga_mmu::{GuestPhys, PhysMap, Ram, Width};
 
@@ -34,15 +34,22 @@ pub(crate) const FREE: u16 = 0x38;
 const DATA_RIGHTS: u32 = attr::P | attr::S | attr::RW | attr::ACCESSED | attr::DB | attr::G;
 const CODE_RIGHTS: u32 = DATA_RIGHTS | attr::CODE;
 
+/// What was written to ports: the time and the value.
+pub(crate) type Outputs = Arc<Mutex<Vec<(u64, u64)>>>;
+
 /// A bus whose ports read as their own number and whose time is the instruction count.
 #[derive(Default)]
 struct TestBus {
     cr8: u64,
+    outputs: Outputs,
 }
 
 impl Bus for TestBus {
     fn port_read(&mut self, _: u64, port: u16, _: Width) -> u64 {
         port.into()
+    }
+    fn port_write(&mut self, at: u64, _: u16, _: Width, value: u64) {
+        self.outputs.lock().expect("no test panics here").push((at, value));
     }
     fn cr8(&mut self) -> u64 {
         self.cr8
@@ -73,6 +80,7 @@ pub(crate) fn gate(selector: u16, offset: u64, kind: u32, dpl: u32, count: u64) 
 /// The vCPU under test.
 pub(crate) struct Bench {
     engine: Interpreter,
+    pub(crate) outputs: Outputs,
 }
 
 impl Bench {
@@ -86,8 +94,10 @@ impl Bench {
         map.add_ram(GuestPhys(0), 4 << 20).expect("RAM fits");
         map.set_a20(true);
         let model = CpuModel::by_name(model).expect("a known model");
-        let core = Core::new(Arc::new(model), Arc::new(map), Box::new(TestBus::default()));
-        let mut bench = Bench { engine: Interpreter::new(core) };
+        let outputs = Outputs::default();
+        let bus = TestBus { cr8: 0, outputs: outputs.clone() };
+        let core = Core::new(Arc::new(model), Arc::new(map), Box::new(bus));
+        let mut bench = Bench { engine: Interpreter::new(core), outputs };
         // A fault does not count as an instruction: what is left of a budget is spent looping.
         const JUMP_TO_SELF: u64 = 0xfeeb;
         bench.put(ENTRY, 2, JUMP_TO_SELF);

@@ -199,6 +199,73 @@ fn general_detect_faults_on_debug_register_access() {
     assert_eq!(b.core().vcpu.sys.dr7 & 1 << 13, 0);
 }
 
+/// Two iterations of `rep movsb` with ECX = 3, before the next instruction.
+fn two_of_three_iterations() -> Bench {
+    let mut b = Bench::protected();
+    b.set(gpr::RCX, 3);
+    b.set(gpr::RSI, 0x4000);
+    b.set(gpr::RDI, 0x5000);
+    b.core().vcpu.eflags |= rflags::IF;
+    b.run(&REP_MOVSB, 2);
+    b
+}
+
+const REP_MOVSB: [u8; 2] = [0xf3, 0xa4];
+
+#[test]
+fn an_interrupt_between_iterations_pushes_rf() {
+    let mut b = two_of_three_iterations();
+    b.core().lines.intr = true;
+    b.go(1);
+    assert_eq!(b.get(STACK - 12, 4), CODE, "the repetition goes on afterwards");
+    assert_eq!(b.get(STACK - 4, 4) & rflags::RF, rflags::RF);
+    assert!(!b.core().vcpu.repeating);
+
+    let mut b = two_of_three_iterations();
+    b.go(1);
+    b.core().lines.intr = true;
+    b.go(1);
+    assert_eq!(b.get(STACK - 12, 4), CODE + 2, "after the last iteration");
+    assert_eq!(b.get(STACK - 4, 4) & rflags::RF, 0);
+}
+
+#[test]
+fn a_trap_between_iterations_pushes_rf() {
+    let mut b = Bench::protected();
+    b.set(gpr::RCX, 2);
+    b.core().vcpu.eflags |= rflags::TF;
+    b.run(&[0xf3, 0x6e], 2); // rep outsb
+    assert_eq!(b.fault(), (vector::DB, None));
+    assert_eq!((b.get(STACK - 12, 4), b.reg(gpr::RCX)), (CODE, 1));
+    assert_eq!(b.get(STACK - 4, 4) & rflags::RF, rflags::RF);
+}
+
+#[test]
+fn an_instruction_breakpoint_strikes_before_the_first_iteration_only() {
+    let mut b = Bench::protected();
+    b.core().vcpu.sys.dr[0] = CODE;
+    b.core().vcpu.sys.dr7 = 0x402;
+    b.core().vcpu.eflags |= rflags::RF;
+    b.set(gpr::RCX, 3);
+    b.set(gpr::RSI, 0x4000);
+    b.set(gpr::RDI, 0x5000);
+    b.run(&REP_MOVSB, 3);
+    assert!(b.quiet());
+    assert_eq!((b.ip(), b.reg(gpr::RCX)), (CODE + 2, 0));
+}
+
+#[test]
+fn each_port_access_of_a_repetition_has_its_own_time() {
+    let mut b = Bench::protected();
+    b.set(gpr::RCX, 4);
+    b.set(gpr::RSI, 0x4000);
+    b.put(0x4000, 4, 0x0403_0201);
+    b.run(&[0x90, 0xf3, 0x6e], 3); // nop; rep outsb
+    b.go(2);
+    assert_eq!(*b.outputs.lock().expect("no panic"), [(1, 1), (2, 2), (3, 3), (4, 4)]);
+    assert_eq!((b.ip(), b.core().now()), (CODE + 3, 5));
+}
+
 /// Virtual-8086 mode with VME, IOPL 0.
 fn v86() -> Bench {
     let mut b = Bench::protected();

@@ -1,5 +1,6 @@
 //! Tests of system instructions and event delivery, grouped by what they exercise.
 
+mod alignment;
 mod events;
 mod random;
 mod registers;
