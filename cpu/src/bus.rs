@@ -28,6 +28,9 @@ pub trait Bus: Send {
     fn msr_write(&mut self, _at: u64, _msr: u32, _value: u64) -> Option<()> {
         None
     }
+    /// WRMSR of IA32_TSC_DEADLINE. It reads back as `value`; the timer expires when [`Bus::tsc`],
+    /// which is without the guest's own offset, reaches `due`.
+    fn set_tsc_deadline(&mut self, _at: u64, _value: u64, _due: u64) {}
     /// The time-stamp counter before the guest's own offset.
     fn tsc(&mut self, at: u64) -> u64 {
         at

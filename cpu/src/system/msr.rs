@@ -9,7 +9,7 @@ use crate::core::{Core, is_canonical};
 use crate::cpuid::{CpuModel, Feature};
 use crate::exception::{Exception, Why};
 use crate::insn::Insn;
-use crate::vcpu::{SegReg, SystemRegs, cr0, efer, gpr};
+use crate::vcpu::{SegReg, cr0, efer, gpr};
 
 /// Register numbers (SDM vol. 4, table 2-2).
 mod index {
@@ -42,6 +42,7 @@ mod index {
     pub(super) const MTRR_FIX4K_F8000: u32 = 0x26f;
     pub(super) const PAT: u32 = 0x277;
     pub(super) const MTRR_DEF_TYPE: u32 = 0x2ff;
+    pub(super) const TSC_DEADLINE: u32 = 0x6e0;
     pub(super) const EFER: u32 = 0xc000_0080;
     pub(super) const STAR: u32 = 0xc000_0081;
     pub(super) const LSTAR: u32 = 0xc000_0082;
@@ -97,6 +98,7 @@ fn required(msr: u32) -> Option<Feature> {
     match msr {
         TSC => Some(Feature::Tsc),
         TSC_ADJUST => Some(Feature::TscAdjust),
+        TSC_DEADLINE => Some(Feature::TscDeadline),
         SPEC_CTRL | PRED_CMD => Some(Feature::SpecCtrl),
         ARCH_CAPABILITIES => Some(Feature::ArchCapabilities),
         SYSENTER_CS | SYSENTER_ESP | SYSENTER_EIP => Some(Feature::Sep),
@@ -186,12 +188,13 @@ fn write(core: &mut Core, msr: u32, v: u64) -> Option<()> {
         TSC => {
             // The difference shows in TSC_ADJUST too (SDM vol. 3, 17.17.3).
             let step = v.wrapping_sub(core.tsc());
-            adjust_tsc(&mut core.vcpu.sys, step);
+            adjust_tsc(core, step);
         }
         TSC_ADJUST => {
             let step = v.wrapping_sub(core.vcpu.sys.tsc_adjust);
-            adjust_tsc(&mut core.vcpu.sys, step);
+            adjust_tsc(core, step);
         }
+        TSC_DEADLINE => set_tsc_deadline(core, v),
         EFER => return write_efer(core, v),
         FS_BASE | GS_BASE => {
             let reg = if msr == FS_BASE { SegReg::Fs } else { SegReg::Gs };
@@ -202,9 +205,23 @@ fn write(core: &mut Core, msr: u32, v: u64) -> Option<()> {
     Some(())
 }
 
-fn adjust_tsc(sys: &mut SystemRegs, step: u64) {
+fn adjust_tsc(core: &mut Core, step: u64) {
+    let sys = &mut core.vcpu.sys;
     sys.tsc_offset = sys.tsc_offset.wrapping_add(step);
     sys.tsc_adjust = sys.tsc_adjust.wrapping_add(step);
+    let now = core.now();
+    if let Some(armed @ 1..) = core.bus.msr_read(now, TSC_DEADLINE) {
+        set_tsc_deadline(core, armed);
+    }
+}
+
+/// The deadline is compared with the counter that the guest sees (SDM vol. 3, 10.5.4.1).
+fn set_tsc_deadline(core: &mut Core, v: u64) {
+    let now = core.now();
+    let tsc = core.bus.tsc(now);
+    let ahead = v.saturating_sub(tsc.wrapping_add(core.vcpu.sys.tsc_offset));
+    core.bus.set_tsc_deadline(now, v, tsc.saturating_add(ahead));
+    core.after_bus();
 }
 
 /// Registers that are storage behind a check.
@@ -251,9 +268,7 @@ fn write_plain(core: &mut Core, msr: u32, v: u64, beyond: &dyn Fn(u64) -> bool) 
             None => {
                 let now = core.now();
                 core.bus.msr_write(now, msr, v)?;
-                if core.bus.take_replan() {
-                    core.leave_block(true);
-                }
+                core.after_bus();
             }
         },
     }

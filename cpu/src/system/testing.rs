@@ -1,7 +1,7 @@
 //! A vCPU with a little flat RAM, for tests of system instructions: they run real code bytes
 //! through the interpreter.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use brolga_mmu::{GuestPhys, PhysMap, Ram, Width};
 
@@ -34,14 +34,22 @@ pub(crate) const FREE: u16 = 0x38;
 const DATA_RIGHTS: u32 = attr::P | attr::S | attr::RW | attr::ACCESSED | attr::DB | attr::G;
 const CODE_RIGHTS: u32 = DATA_RIGHTS | attr::CODE;
 
-/// What was written to ports: the time and the value.
-pub(crate) type Outputs = Arc<Mutex<Vec<(u64, u64)>>>;
+/// What has reached a [`TestBus`].
+#[derive(Default)]
+pub(crate) struct Seen {
+    /// What was written to ports: the time and the value.
+    pub(crate) outputs: Vec<(u64, u64)>,
+    /// IA32_TSC_DEADLINE, and when it is due.
+    pub(crate) deadline: (u64, u64),
+}
+
+const TSC_DEADLINE: u32 = 0x6e0;
 
 /// A bus whose ports read as their own number and whose time is the instruction count.
 #[derive(Default)]
 struct TestBus {
     cr8: u64,
-    outputs: Outputs,
+    seen: Arc<Mutex<Seen>>,
 }
 
 impl Bus for TestBus {
@@ -49,7 +57,13 @@ impl Bus for TestBus {
         port.into()
     }
     fn port_write(&mut self, at: u64, _: u16, _: Width, value: u64) {
-        self.outputs.lock().expect("no test panics here").push((at, value));
+        self.seen().outputs.push((at, value));
+    }
+    fn msr_read(&mut self, _: u64, msr: u32) -> Option<u64> {
+        (msr == TSC_DEADLINE).then(|| self.seen().deadline.0)
+    }
+    fn set_tsc_deadline(&mut self, _: u64, value: u64, due: u64) {
+        self.seen().deadline = (value, due);
     }
     fn cr8(&mut self) -> u64 {
         self.cr8
@@ -59,6 +73,12 @@ impl Bus for TestBus {
     }
     fn acknowledge(&mut self, _: u64) -> Option<u8> {
         Some(0x40)
+    }
+}
+
+impl TestBus {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().expect("no test panics with the lock")
     }
 }
 
@@ -80,7 +100,7 @@ pub(crate) fn gate(selector: u16, offset: u64, kind: u32, dpl: u32, count: u64) 
 /// The vCPU under test.
 pub(crate) struct Bench {
     engine: Interpreter,
-    pub(crate) outputs: Outputs,
+    seen: Arc<Mutex<Seen>>,
 }
 
 impl Bench {
@@ -94,10 +114,10 @@ impl Bench {
         map.add_ram(GuestPhys(0), 4 << 20).expect("RAM fits");
         map.set_a20(true);
         let model = CpuModel::by_name(model).expect("a known model");
-        let outputs = Outputs::default();
-        let bus = TestBus { cr8: 0, outputs: outputs.clone() };
+        let bus = TestBus::default();
+        let seen = bus.seen.clone();
         let core = Core::new(Arc::new(model), Arc::new(map), Box::new(bus));
-        let mut bench = Bench { engine: Interpreter::new(core), outputs };
+        let mut bench = Bench { engine: Interpreter::new(core), seen };
         // A fault does not count as an instruction: what is left of a budget is spent looping.
         const JUMP_TO_SELF: u64 = 0xfeeb;
         bench.put(ENTRY, 2, JUMP_TO_SELF);
@@ -190,6 +210,11 @@ impl Bench {
         v.regs[usize::from(gpr::RSP)] = STACK3;
         self.core().mode_changed();
         self
+    }
+
+    /// What has reached the bus.
+    pub(crate) fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().expect("no test panics with the lock")
     }
 
     pub(crate) fn core(&mut self) -> &mut Core {

@@ -299,3 +299,20 @@ fn an_x87_error_interrupts_through_the_slave_until_port_f0_is_written() {
     bench.outs(50, &[(0xa0, 0x20), (0x20, 0x20)]);
     assert!(!bench.chips().intr());
 }
+
+#[test]
+fn the_tsc_deadline_is_met_when_it_is_due() {
+    const SPURIOUS: GuestPhys = GuestPhys(0xfee0_00f0);
+    const LVT_TIMER: GuestPhys = GuestPhys(0xfee0_0320);
+    const TSC_DEADLINE: u32 = 0x6e0;
+    let mut bench = Bench::new();
+    bench.bus.mmio_write(0, SPURIOUS, Width::W32, 0x1ff);
+    bench.bus.mmio_write(0, LVT_TIMER, Width::W32, 2 << 17 | 0x55);
+    bench.bus.set_tsc_deadline(10, 1 << 40, 500);
+    assert_eq!(bench.bus.msr_read(20, TSC_DEADLINE), Some(1 << 40));
+    assert_eq!(bench.look(499), Some(VmTime(500)));
+    assert!(!bench.chips().intr());
+    bench.look(500);
+    assert_eq!(bench.bus.acknowledge(500), Some(0x55));
+    assert_eq!(bench.bus.msr_read(510, TSC_DEADLINE), Some(0), "disarmed");
+}

@@ -262,7 +262,7 @@ fn each_port_access_of_a_repetition_has_its_own_time() {
     b.put(0x4000, 4, 0x0403_0201);
     b.run(&[0x90, 0xf3, 0x6e], 3); // nop; rep outsb
     b.go(2);
-    assert_eq!(*b.outputs.lock().expect("no panic"), [(1, 1), (2, 2), (3, 3), (4, 4)]);
+    assert_eq!(b.seen().outputs, [(1, 1), (2, 2), (3, 3), (4, 4)]);
     assert_eq!((b.ip(), b.core().now()), (CODE + 3, 5));
 }
 

@@ -3,7 +3,7 @@
 use crate::cpuid::{CpuModel, Feature};
 use crate::exception::vector;
 use crate::system::testing::*;
-use crate::vcpu::{SegReg, attr, cr0, cr4, efer, gpr, rflags};
+use crate::vcpu::{RIP, SegReg, attr, cr0, cr4, efer, gpr, rflags};
 
 const WRMSR: [u8; 2] = [0x0f, 0x30];
 const RDMSR: [u8; 2] = [0x0f, 0x32];
@@ -301,4 +301,31 @@ fn older_models_lack_registers_and_modes() {
     b.step(&MOV_CR4_EAX);
     assert!(!b.quiet(), "CR4.PAE does not exist");
     assert_eq!(b.core().vcpu.sys.cr4, 0);
+}
+
+#[test]
+fn the_tsc_deadline_is_in_the_guests_own_time() {
+    const TSC: u32 = 0x10;
+    const TSC_ADJUST: u32 = 0x3b;
+    const TSC_DEADLINE: u32 = 0x6e0;
+    let mut b = Bench::protected();
+    let mut write = |msr: u32, v: u64| {
+        b.set(RIP, CODE);
+        b.set(gpr::RCX, msr.into());
+        b.set(gpr::RAX, v & 0xffff_ffff);
+        b.set(gpr::RDX, v >> 32);
+        let at = b.core().now();
+        b.step(&WRMSR);
+        assert!(b.quiet());
+        (at, b.seen().deadline)
+    };
+    // The bus counts instructions.
+    assert_eq!(write(TSC_DEADLINE, 5000), (0, (5000, 5000)));
+    assert_eq!(write(TSC, 1000), (1, (5000, 4001)), "999 ahead: due that much earlier");
+    assert_eq!(write(TSC_ADJUST, 0), (2, (5000, 5000)));
+    assert_eq!(write(TSC_ADJUST, u64::MAX), (3, (5000, 5001)));
+    assert_eq!(write(TSC, 6000), (4, (5000, 4)), "it has passed");
+    assert_eq!(write(TSC_DEADLINE, 0), (5, (0, 5)), "disarmed");
+    assert_eq!(write(TSC, 1 << 63), (6, (0, 5)), "stays so");
+    assert_eq!(write(TSC_DEADLINE, (1 << 63) + 100), (7, ((1 << 63) + 100, 106)));
 }
