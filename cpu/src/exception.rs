@@ -80,6 +80,14 @@ impl Exception {
             ..Exception::plain(vector, why)
         }
     }
+    /// What failed is the delivery of an event external to the program: bit EXT of the error codes
+    /// that have it (SDM vol. 3, 6.13).
+    pub(crate) fn set_external(&mut self) {
+        const EXT: u32 = 1;
+        if matches!(self.vector, vector::TS | vector::NP | vector::SS | vector::GP | vector::AC) {
+            self.error = self.error.map(|error| error | EXT);
+        }
+    }
     /// #GP(0).
     pub fn gp(why: &'static str) -> Exception {
         Exception::code(vector::GP, 0, why)

@@ -116,11 +116,7 @@ pub fn deliver(core: &mut Core, event: Event) {
             return;
         };
         let Some(mut failed) = core.exception.take() else { return };
-        // EXT: what failed is the delivery of an event external to the program.
-        let tells = [vector::TS, vector::NP, vector::SS, vector::GP, vector::AC];
-        if tells.contains(&failed.vector) {
-            failed.error = failed.error.map(|e| e | 1);
-        }
+        failed.set_external();
         match combine(first, failed.clone()) {
             Some(next) => {
                 if next.vector == vector::DF {

@@ -21,7 +21,8 @@ pub(crate) const STACK3: u64 = 0x6000;
 pub(crate) const ENTRY: u64 = 0x9000;
 /// Where the handler of vector 0 lies; each has 16 bytes.
 pub(crate) const HANDLERS: u64 = 0x1_0000;
-const TABLES: u64 = 0x10_0000;
+/// The page tables of [`Bench::long`].
+pub(crate) const TABLES: u64 = 0x10_0000;
 
 pub(crate) const CODE0: u16 = 0x08;
 pub(crate) const DATA0: u16 = 0x10;
@@ -110,10 +111,13 @@ impl Bench {
     }
 
     pub(crate) fn with_model(model: &str) -> Bench {
+        Bench::with_cpu(CpuModel::by_name(model).expect("a known model"))
+    }
+
+    pub(crate) fn with_cpu(model: CpuModel) -> Bench {
         let mut map = PhysMap::new(Ram::new(4 << 20).expect("RAM"));
         map.add_ram(GuestPhys(0), 4 << 20).expect("RAM fits");
         map.set_a20(true);
-        let model = CpuModel::by_name(model).expect("a known model");
         let bus = TestBus::default();
         let seen = bus.seen.clone();
         let core = Core::new(Arc::new(model), Arc::new(map), Box::new(bus));
@@ -137,7 +141,12 @@ impl Bench {
     /// Flat 32-bit protected mode at CPL 0, with a GDT, a 32-bit TSS and an IDT whose handlers
     /// are interrupt gates to [`Bench::handler`].
     pub(crate) fn protected() -> Bench {
-        let mut bench = Bench::real();
+        Bench::real().enter_protected()
+    }
+
+    /// See [`Bench::protected`].
+    pub(crate) fn enter_protected(self) -> Bench {
+        let mut bench = self;
         bench.segments(0);
         for vector in 0..=255 {
             let to = bench.handler(vector);
@@ -155,7 +164,12 @@ impl Bench {
 
     /// 64-bit mode at CPL 0, identity-mapped, as [`Bench::protected`] otherwise.
     pub(crate) fn long() -> Bench {
-        let mut bench = Bench::real();
+        Bench::real().enter_long()
+    }
+
+    /// See [`Bench::long`].
+    pub(crate) fn enter_long(self) -> Bench {
+        let mut bench = self;
         bench.segments(attr::L);
         for vector in 0..=255 {
             let to = bench.handler(vector);

@@ -199,6 +199,54 @@ fn general_detect_faults_on_debug_register_access() {
     assert_eq!(b.core().vcpu.sys.dr7 & 1 << 13, 0);
 }
 
+#[test]
+fn icebp_is_a_debug_trap_that_no_privilege_stops() {
+    const ICEBP: [u8; 1] = [0xf1];
+    // The gate's DPL is 0: INT 1 faults there.
+    let mut b = Bench::protected().user();
+    b.step(&[0xcd, vector::DB]);
+    assert_eq!(b.fault(), (vector::GP, Some(1 << 3 | 2)));
+
+    let mut b = Bench::protected().user();
+    let dr6 = b.core().vcpu.sys.dr6;
+    b.step(&ICEBP);
+    assert_eq!((b.ip(), b.core().vcpu.cpl), (b.handler(vector::DB), 0));
+    assert_eq!(b.get(STACK - 20, 4), CODE + 1, "a trap: the next instruction");
+    assert_eq!(b.get(STACK - 12, 4) & rflags::RF, 0);
+    assert_eq!(b.core().vcpu.sys.dr6, dr6);
+
+    let mut b = Bench::protected();
+    b.put(IDT + 8 + 5, 1, 0x0e);
+    b.step(&ICEBP);
+    assert_eq!(b.fault(), (vector::NP, Some(1 << 3 | 3)), "gate not present: EXT is set");
+    assert_eq!(b.get(STACK - 12, 4), CODE, "ICEBP is restarted");
+}
+
+#[test]
+fn bound_compares_signed_and_faults_outside() {
+    const AT: u64 = 0x4000;
+    // bound eax, [edi], and with 16 bits.
+    let codes: [(&[u8], usize); 2] = [(&[0x62, 0x07], 4), (&[0x66, 0x62, 0x07], 2)];
+    for (code, bytes) in codes {
+        for (index, inside) in [(-3, false), (-2, true), (0, true), (5, true), (6, false)] {
+            let mut b = Bench::protected();
+            b.put(AT, bytes, -2_i64 as u64);
+            b.put(AT + bytes as u64, bytes, 5);
+            b.set(gpr::RDI, AT);
+            b.set(gpr::RAX, u64::from(index as u32));
+            b.step(code);
+            let raised = (!b.quiet()).then(|| b.fault());
+            assert_eq!(raised, (!inside).then_some((vector::BR, None)), "{index} of {bytes} bytes");
+            if !inside {
+                assert_eq!(b.get(STACK - 12, 4), CODE, "a fault: BOUND itself");
+            }
+        }
+    }
+    let mut b = Bench::long();
+    b.step(&[0x62, 0x07, 0x90, 0x90]);
+    assert_eq!(b.fault(), (vector::UD, None), "64-bit code has no BOUND");
+}
+
 /// Two iterations of `rep movsb` with ECX = 3, before the next instruction.
 fn two_of_three_iterations() -> Bench {
     let mut b = Bench::protected();

@@ -2,6 +2,7 @@
 
 mod alignment;
 mod events;
+mod pcid;
 mod random;
 mod registers;
 mod transfers;
