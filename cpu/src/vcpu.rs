@@ -148,6 +148,9 @@ impl Seg {
     }
 }
 
+/// Banks of machine-check registers, as QEMU has them. Nothing is ever reported in them.
+pub const MC_BANKS: usize = 10;
+
 /// Control and model-specific registers that are plain storage; those with behaviour behind them
 /// (APIC, TSC) are reached through the bus.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -183,6 +186,8 @@ pub struct SystemRegs {
     pub mtrr_var: [(u64, u64); 8],
     pub mcg_status: u64,
     pub mcg_ctl: u64,
+    /// IA32_MCi_CTL.
+    pub mc_ctl: [u64; MC_BANKS],
     /// PAE page-directory-pointer registers, loaded by MOV to CR3 (SDM vol. 3, 4.4.1).
     pub pdptes: [u64; 4],
 }

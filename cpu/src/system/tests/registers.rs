@@ -224,6 +224,32 @@ fn writing_the_tsc_shows_in_tsc_adjust() {
 }
 
 #[test]
+fn machine_check_banks_take_control_and_report_nothing() {
+    const MCG_CAP: u64 = 0x179;
+    const MCG_CTL: u64 = 0x17b;
+    const MC0_CTL: u64 = 0x400;
+    let mut b = Bench::protected();
+    let banks = rdmsr(&mut b, MCG_CAP) & 0xff;
+    assert_eq!(banks, 10);
+    for ctl in (0..banks).map(|n| MC0_CTL + 4 * n).chain([MCG_CTL]) {
+        wrmsr(&mut b, ctl, u64::MAX);
+        assert_eq!(rdmsr(&mut b, ctl), u64::MAX, "{ctl:#x}");
+    }
+    for report in (MC0_CTL + 1..=MC0_CTL + 3).chain([MC0_CTL + 4 * banks - 1]) {
+        wrmsr(&mut b, report, 0);
+        assert_eq!(rdmsr(&mut b, report), 0, "{report:#x}");
+    }
+    assert!(b.quiet());
+    wrmsr(&mut b, MC0_CTL + 1, 1);
+    assert_eq!(b.fault(), (vector::GP, Some(0)), "a status that is not 0");
+    for (model, msr) in [("max", MC0_CTL + 4 * banks), ("pentium", MC0_CTL)] {
+        let mut b = Bench::with_model(model).enter_protected();
+        rdmsr(&mut b, msr);
+        assert_eq!(b.fault(), (vector::GP, Some(0)), "{model}");
+    }
+}
+
+#[test]
 fn popf_respects_privilege() {
     let mut b = Bench::protected().user();
     b.put(STACK3, 4, rflags::IF | rflags::IOPL | rflags::CF | rflags::AC | rflags::VIP);
@@ -328,4 +354,24 @@ fn the_tsc_deadline_is_in_the_guests_own_time() {
     assert_eq!(write(TSC_DEADLINE, 0), (5, (0, 5)), "disarmed");
     assert_eq!(write(TSC, 1 << 63), (6, (0, 5)), "stays so");
     assert_eq!(write(TSC_DEADLINE, (1 << 63) + 100), (7, ((1 << 63) + 100, 106)));
+}
+
+#[test]
+fn models_with_leaf_2_describe_their_tlbs() {
+    // TLBs for 4 KiB pages among the descriptors (SDM vol. 2, table 3-12).
+    const INSTRUCTION: [u8; 2] = [0x51, 0xb2];
+    const DATA: [u8; 1] = [0x03];
+    for name in CpuModel::names() {
+        let m = CpuModel::by_name(name).expect(name);
+        if m.leaf(0, 0, false).eax < 2 {
+            continue;
+        }
+        let leaf = m.leaf(2, 0, false);
+        assert_eq!(leaf.eax & 0xff, 1, "{name}: one query tells all");
+        let rest = [leaf.eax >> 8, leaf.ebx, leaf.ecx, leaf.edx];
+        assert!(rest.iter().all(|word| word >> 31 == 0), "{name}: valid");
+        let descriptors: Vec<u8> = rest.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let has = |kind: &[u8]| descriptors.iter().any(|d| kind.contains(d));
+        assert!(has(&INSTRUCTION) && has(&DATA), "{name}: {descriptors:02x?}");
+    }
 }
