@@ -35,7 +35,7 @@ fn triple_fault_tells_its_causes() {
     let chain = &b.core().delivery.chain;
     let vectors: Vec<u8> = chain.iter().map(|l| l.vector).collect();
     assert_eq!(vectors, [vector::UD, vector::GP, vector::GP, vector::DF, vector::GP]);
-    assert_eq!(chain[1].why, "IDT entry 6 beyond limit 0x00f");
+    assert_eq!(chain[1].why.to_string(), "IDT entry 6 beyond limit 0x00f");
     assert_eq!(chain[1].error, Some(6 << 3 | 3), "IDT and EXT");
     assert_eq!(chain[0].rip, CODE);
 }
