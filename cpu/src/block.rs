@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 
-use brolga_mmu::GuestPhys;
+use brolga_mmu::{GuestPhys, PAGE_SIZE};
 
 use crate::backend::{Backend, Handler};
 use crate::chain::Chained;
@@ -154,6 +154,26 @@ const JUMPS: usize = 1 << 14;
 /// Blocks kept before the cache starts afresh: about 400 bytes each.
 const MAX_BLOCKS: usize = 1 << 18;
 
+/// Where an instruction lies that crosses a page. As for other blocks, that is a place in physical
+/// memory: whatever maps both pages side by side finds it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Crossing {
+    /// Its first byte.
+    pub first: GuestPhys,
+    /// The page that it goes on in.
+    pub second: GuestPhys,
+    /// What it is decoded for.
+    pub mode: Mode,
+}
+
+impl Crossing {
+    /// Address and length of both parts of `bytes` bytes.
+    pub fn parts(&self, bytes: u16) -> [(GuestPhys, u64); 2] {
+        let first = PAGE_SIZE - self.first.page_offset();
+        [(self.first, first), (self.second, u64::from(bytes) - first)]
+    }
+}
+
 /// Bytes of one physical page that a block was decoded from.
 #[derive(Clone, Copy)]
 struct Piece {
@@ -168,9 +188,8 @@ pub struct BlockCache<B: Backend> {
     /// Never reused before [`BlockCache::clear`]: stale jumps find an invalidated block empty.
     blocks: Vec<Block<B>>,
     by_place: HashMap<(GuestPhys, Mode), BlockId, rustc_hash::FxBuildHasher>,
-    /// Single instructions that cross a page, by linear address: their two pages belong together
-    /// only as long as the mappings of their key hold.
-    crossing: HashMap<(u64, JumpKey), BlockId, rustc_hash::FxBuildHasher>,
+    /// Single instructions that cross a page, by where both their parts are.
+    crossing: HashMap<Crossing, BlockId, rustc_hash::FxBuildHasher>,
     /// What lies in each physical page.
     by_page: HashMap<u64, Vec<Piece>, rustc_hash::FxBuildHasher>,
     jumps: Box<[Jump; JUMPS]>,
@@ -274,24 +293,18 @@ impl<B: Backend> BlockCache<B> {
         id
     }
 
-    /// The instruction at linear address `ip` that crosses into another page.
-    pub fn crossing(&self, ip: u64, key: JumpKey) -> Option<BlockId> {
-        let id = *self.crossing.get(&(ip, key))?;
+    /// The instruction that crosses from one page into another.
+    pub fn crossing(&self, place: Crossing) -> Option<BlockId> {
+        let id = *self.crossing.get(&place)?;
         (!self.get(id).ops.is_empty()).then_some(id)
     }
 
-    /// Adds an instruction that crosses into another page, by the `(address, length)` of both
-    /// its parts.
-    pub fn insert_crossing(
-        &mut self,
-        ip: u64,
-        key: JumpKey,
-        mode: Mode,
-        parts: [(GuestPhys, u64); 2],
-        block: Block<B>,
-    ) -> BlockId {
+    /// Adds an instruction that crosses from one page into another.
+    pub fn insert_crossing(&mut self, place: Crossing, block: Block<B>) -> BlockId {
+        let parts = place.parts(block.bytes);
+        let mode = place.mode;
         let id = self.push(block);
-        self.crossing.insert((ip, key), id);
+        self.crossing.insert(place, id);
         for (at, len) in parts {
             self.add_piece(Piece { at, len, mode, block: id });
         }
@@ -339,6 +352,43 @@ impl<B: Backend> BlockCache<B> {
         self.by_page.clear();
         for jump in self.jumps.iter_mut() {
             jump.key = JumpKey::NONE;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::Core;
+    use crate::cpuid::CpuModel;
+    use crate::decode::{Decoded, decode};
+
+    /// `mov eax, imm32`, alone.
+    fn block() -> Block<Core> {
+        match decode::<Core>(&[0xb8, 1, 2, 3, 4], Mode::CODE64, &CpuModel::default(), 1) {
+            Decoded::Block(block) => block,
+            Decoded::NeedsMore => panic!("the instruction is whole"),
+        }
+    }
+
+    #[test]
+    fn a_crossing_is_known_by_both_its_pages_until_either_is_written() {
+        let place =
+            Crossing { first: GuestPhys(0x1ffe), second: GuestPhys(0x7000), mode: Mode::CODE64 };
+        for written in [0x1fff, 0x7002] {
+            let mut cache = BlockCache::new(1);
+            let id = cache.insert_crossing(place, block());
+            assert_eq!(cache.crossing(place), Some(id));
+            let elsewhere = [
+                Crossing { first: GuestPhys(0x2ffe), ..place },
+                Crossing { second: GuestPhys(0x2000), ..place },
+                Crossing { mode: Mode::CODE32, ..place },
+            ];
+            assert!(elsewhere.iter().all(|other| cache.crossing(*other).is_none()));
+            cache.invalidate(GuestPhys(0x7003), 1);
+            assert_eq!(cache.crossing(place), Some(id), "beside it");
+            cache.invalidate(GuestPhys(written), 1);
+            assert_eq!(cache.crossing(place), None, "{written:#x}");
         }
     }
 }

@@ -156,6 +156,12 @@ impl CpuModel {
         self.vendor == "AuthenticAMD"
     }
 
+    /// This model as AMD's.
+    #[cfg(test)]
+    pub(crate) fn by_amd(self) -> CpuModel {
+        CpuModel { vendor: "AuthenticAMD", ..self }
+    }
+
     /// Width of physical addresses (MAXPHYADDR).
     pub fn phys_bits(&self) -> u8 {
         self.phys_bits

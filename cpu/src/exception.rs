@@ -3,6 +3,7 @@
 use std::fmt;
 
 use brolga_mmu::WalkFailure;
+use serde::{Serialize, Serializer};
 
 /// Exception vectors (SDM vol. 3, table 6-1).
 #[allow(missing_docs)]
@@ -28,12 +29,19 @@ pub mod vector {
 }
 
 /// Which check failed, in words that complete the sentence "raised because ...".
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Why {
     /// A fixed text.
     Text(&'static str),
     /// A fixed text about a value: "selector beyond the table limit: 0x0048".
     Value(&'static str, u64),
+    /// The entry of a vector is not in the IDT.
+    IdtLimit {
+        /// The vector.
+        vector: u8,
+        /// The IDT's limit.
+        limit: u16,
+    },
     /// A page walk.
     Walk(WalkFailure),
 }
@@ -43,13 +51,22 @@ impl fmt::Display for Why {
         match self {
             Why::Text(t) => f.write_str(t),
             Why::Value(t, v) => write!(f, "{t}: {v:#x}"),
+            Why::IdtLimit { vector, limit } => {
+                write!(f, "IDT entry {vector} beyond limit {limit:#05x}")
+            }
             Why::Walk(w) => write!(f, "{w}"),
         }
     }
 }
 
+impl Serialize for Why {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 /// An exception that an instruction, or the delivery of an event, has raised.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exception {
     /// See [`vector`].
     pub vector: u8,
@@ -78,6 +95,14 @@ impl Exception {
             error: Some(u32::from(selector & !3)),
             why: Why::Value(why, selector.into()),
             ..Exception::plain(vector, why)
+        }
+    }
+    /// What failed is the delivery of an event external to the program: bit EXT of the error codes
+    /// that have it (SDM vol. 3, 6.13).
+    pub(crate) fn set_external(&mut self) {
+        const EXT: u32 = 1;
+        if matches!(self.vector, vector::TS | vector::NP | vector::SS | vector::GP | vector::AC) {
+            self.error = self.error.map(|error| error | EXT);
         }
     }
     /// #GP(0).

@@ -148,6 +148,9 @@ impl Seg {
     }
 }
 
+/// Banks of machine-check registers, as QEMU has them. Nothing is ever reported in them.
+pub const MC_BANKS: usize = 10;
+
 /// Control and model-specific registers that are plain storage; those with behaviour behind them
 /// (APIC, TSC) are reached through the bus.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -183,6 +186,8 @@ pub struct SystemRegs {
     pub mtrr_var: [(u64, u64); 8],
     pub mcg_status: u64,
     pub mcg_ctl: u64,
+    /// IA32_MCi_CTL.
+    pub mc_ctl: [u64; MC_BANKS],
     /// PAE page-directory-pointer registers, loaded by MOV to CR3 (SDM vol. 3, 4.4.1).
     pub pdptes: [u64; 4],
 }
@@ -228,8 +233,13 @@ pub struct Vcpu {
     pub activity: Activity,
     /// Debug-exception conditions collected by the current instruction (DR6 bits).
     pub pending_db: u64,
+    /// A repetition stands between two of its iterations: an event that comes now pushes RF
+    /// (SDM vol. 3, 18.3.1.1).
+    pub repeating: bool,
     /// The x87 FPU, and through it MMX.
     pub x87: X87,
+    /// FERR# is active: the board has been told of an x87 error.
+    pub ferr: bool,
     /// Global descriptor table register.
     pub gdtr: TableReg,
     /// Interrupt descriptor table register.
@@ -351,7 +361,9 @@ impl Vcpu {
             nmi_blocked: false,
             activity: Activity::Running,
             pending_db: 0,
+            repeating: false,
             x87: X87::default(),
+            ferr: false,
             gdtr: TableReg { base: 0, limit: 0xffff },
             idtr: TableReg { base: 0, limit: 0xffff },
             ldtr: Segment { attr: attr::P | 2, limit: 0xffff, ..Segment::default() },

@@ -12,6 +12,7 @@
 mod state;
 
 pub mod dma8237;
+pub mod ferr;
 pub mod hpet;
 pub mod i8042;
 pub mod ioapic;

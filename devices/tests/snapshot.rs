@@ -6,8 +6,8 @@ use brolga_devices::lapic::{Lapic, LapicConfig};
 use brolga_devices::misc::{DebugConsole, ExitPort, Port92, PostPort, ResetControl};
 use brolga_devices::pci::{PciBus, PciFunction};
 use brolga_devices::{
-    VmTime, dma8237::DmaPair, hpet::Hpet, i8042::I8042, ioapic::IoApic, pic::PicPair, pit::Pit,
-    pm::AcpiPm, port61::Port61, rtc::Rtc, uart::Uart,
+    VmTime, dma8237::DmaPair, ferr::CoprocessorError, hpet::Hpet, i8042::I8042, ioapic::IoApic,
+    pic::PicPair, pit::Pit, pm::AcpiPm, port61::Port61, rtc::Rtc, uart::Uart,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -74,6 +74,7 @@ fn ports() {
     survives!(DebugConsole::default(), |chip: &mut DebugConsole| chip.write(NOW, b'x'));
     survives!(Port92::default(), |chip: &mut Port92| chip.write(NOW, 2));
     survives!(ResetControl::default(), |chip: &mut ResetControl| chip.write(NOW, 6));
+    survives!(CoprocessorError::default(), |chip: &mut CoprocessorError| chip.set_ferr(true));
     survives!(ExitPort::default(), |chip: &mut ExitPort| chip.write(NOW, 1));
 }
 

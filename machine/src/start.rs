@@ -23,9 +23,12 @@ pub(crate) fn init(core: &mut Core) {
     vcpu.xmm = old.xmm;
     vcpu.mxcsr = old.mxcsr;
     vcpu.x87 = old.x87;
+    vcpu.ferr = old.ferr;
     vcpu.sys.xcr0 = old.sys.xcr0;
     vcpu.sys.cr0 = vcpu.sys.cr0 & !CACHE_MODE | old.sys.cr0 & CACHE_MODE;
     vcpu.sys.pat = old.sys.pat;
+    vcpu.sys.mcg_ctl = old.sys.mcg_ctl;
+    vcpu.sys.mc_ctl = old.sys.mc_ctl;
     vcpu.sys.tsc_offset = old.sys.tsc_offset;
     vcpu.sys.mtrr_def_type = old.sys.mtrr_def_type;
     vcpu.sys.mtrr_fixed = old.sys.mtrr_fixed;

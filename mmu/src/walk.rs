@@ -307,15 +307,15 @@ fn permit(trail: &Trail, mode: &PagingMode, access: Access) -> Result<(), WalkFa
     }
 }
 
-/// Sets the accessed flags, and the dirty flag for a write. False if an entry has changed since it
-/// was read.
+/// Sets the accessed flags of entries that were used, and the dirty flag of the last for a write.
+/// False if one has changed since it was read.
 fn set_flags<M: TableMemory + ?Sized>(
     memory: &M,
     width: Width,
-    trail: &mut Trail,
+    used: &mut [WalkStep],
     write: bool,
 ) -> bool {
-    for step in &mut trail.steps[..trail.len] {
+    for step in used {
         let Some(at) = step.at else { continue };
         let wanted = step.entry | A | if step.leaf && write { D } else { 0 };
         if wanted != step.entry {
@@ -371,8 +371,11 @@ fn error_code(failure: WalkFailure, mode: &PagingMode, access: Access) -> u32 {
 /// Translates a linear address for an access, as hardware does: the accessed flags of all entries
 /// used are set, and for a write the dirty flag of the last (SDM vol. 3A, 4.8), atomically.
 ///
-/// The manual lets a processor set accessed flags on the way to a fault too, and processors
-/// differ; here a walk that faults changes nothing.
+/// A walk that faults has used the entries above the one that it fails at, and sets their accessed
+/// flags as well: they are set "whenever the processor uses a paging-structure entry" (SDM, 4.8),
+/// "the first time the table [...] is either read from or written to" (AMD APM vol. 2, 5.4.1). The
+/// entry that fails, and a leaf that forbids the access, keep theirs. Processors differ in the
+/// former; kvm-unit-tests (x86/access.c) takes both for right there, and insists on the latter.
 ///
 /// `pdptes` are the PDPTE registers of PAE paging, which other modes ignore.
 pub fn walk<M: TableMemory + ?Sized>(
@@ -389,9 +392,11 @@ pub fn walk<M: TableMemory + ?Sized>(
     // the walk starts again, and that processor has made progress.
     loop {
         let (mut trail, leaf) = descend(memory, cr3, pdptes, &format, linear);
-        let leaf = leaf.map_err(fault)?;
-        permit(&trail, mode, access).map_err(fault)?;
-        if set_flags(memory, format.width, &mut trail, access.kind == AccessKind::Write) {
+        let leaf = leaf.and_then(|leaf| permit(&trail, mode, access).map(|()| leaf));
+        let used = trail.len - usize::from(leaf.is_err());
+        let write = access.kind == AccessKind::Write;
+        if set_flags(memory, format.width, &mut trail.steps[..used], write) {
+            let leaf = leaf.map_err(fault)?;
             return Ok(translation(&trail, &leaf, mode, linear, access));
         }
     }

@@ -204,7 +204,9 @@ fn check_access(mapping: &Mapping, entries: &[u64], total: [bool; 3], access: Ac
     let context = || format!("{mode:?} 2^{} {total:?} {access:?} {outcome:?}", mapping.page_bits);
     for (&level, &entry) in levels.iter().zip(entries) {
         let dirty = if write && level == mapping.leaf() { D } else { 0 };
-        let expected = if allowed { entry | A | dirty } else { entry };
+        // A leaf that forbids the access keeps its flags; the entries above it have been used.
+        let used = allowed || level != mapping.leaf();
+        let expected = if used { entry | A | dirty } else { entry };
         assert_eq!(mapping.get(level), expected, "{level}: {}", context());
     }
     match outcome {
@@ -241,6 +243,12 @@ fn a_dirty_page_is_writable_without_another_walk_if_writes_are_allowed() {
     }
 }
 
+/// The levels of the present entries with `flag`, from the root.
+fn levels_with(mapping: &Mapping, flag: u64) -> Vec<Level> {
+    let has = |&level: &Level| mapping.get(level) & (flag | P) == flag | P;
+    mapping.levels().into_iter().filter(has).collect()
+}
+
 #[test]
 fn not_present_at_each_level() {
     for (kind, page_bits) in ALL_KINDS {
@@ -251,7 +259,11 @@ fn not_present_at_each_level() {
             let fault = mapping.walk(Access { user: true, ..WRITE }).unwrap_err();
             assert_eq!(fault.error_code, 0b110, "{kind:?} {level}");
             assert_eq!(fault.reason, WalkFailure::NotPresent { level }, "{kind:?}");
-            mapping.set(level, mapping.plain(level));
+            let used: Vec<Level> = levels_with(&mapping, A);
+            let above: Vec<Level> =
+                mapping.levels().into_iter().take_while(|&upper| upper != level).collect();
+            assert_eq!(used, above, "{kind:?} {level}");
+            mapping.levels().into_iter().for_each(|level| mapping.set(level, mapping.plain(level)));
         }
         assert!(mapping.walk(READ).is_ok(), "{kind:?}");
     }

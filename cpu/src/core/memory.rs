@@ -158,7 +158,7 @@ impl Core {
     /// The alignment check (SDM vol. 3, 6.15, #AC). While it can strike, no segment is flat.
     #[inline]
     fn aligned(&mut self, at: Linear, size: u64) -> Result<(), Exit> {
-        if self.alignment_checked() && at.0 & (size.next_power_of_two() - 1) != 0 {
+        if self.alignment_checked() && at.0 & (alignment(size) - 1) != 0 {
             return Err(self.raise(Exception::code(vector::AC, 0, "operand is not aligned")));
         }
         self.slow_value = at.0;
@@ -546,6 +546,21 @@ impl Span {
         } else {
             GuestPhys(self.second.0 + (i - self.split))
         }
+    }
+}
+
+/// How an operand of `size` bytes must be aligned if alignment is checked (SDM vol. 3, table 6-7).
+const fn alignment(size: u64) -> u64 {
+    match size {
+        // Numbers of 80 bits, binary and decimal.
+        10 => 8,
+        // The FPU's environment and state, with 16-bit operand size.
+        14 | 94 => 2,
+        // The same with 32-bit operand size.
+        28 | 108 => 4,
+        // The areas of FXSAVE and XSAVE: their instructions check more than this.
+        17.. => 16,
+        _ => size,
     }
 }
 

@@ -35,7 +35,8 @@ pub enum Exit {
     /// The instruction has raised [`Core::exception`] and changed nothing else.
     Fault = 1,
     /// A repeated string instruction has done some iterations, is to be executed again, and has
-    /// used up its slice (or must let an event in between).
+    /// used up its slice (or must let an event in between). Or: the instruction waits for an
+    /// interrupt before it begins, and the vCPU is halted.
     Again,
     /// [`crate::block::Op::quick`] has done nothing: it takes the instruction's full meaning.
     Slow,
@@ -183,16 +184,6 @@ impl Core {
             return 1;
         }
         self.progress.slice_end.saturating_sub(self.now()).max(1)
-    }
-
-    /// Counts the iterations of a repetition that has completed: the instruction is one of them.
-    pub(crate) fn retire_iterations(&mut self, done: u64) {
-        self.progress.retired += done.saturating_sub(1);
-    }
-
-    /// Counts the iterations of a repetition that is to be resumed.
-    pub(crate) fn retire_partial(&mut self, done: u64) {
-        self.progress.retired += done;
     }
 
     /// Whether the block is to be left after the current instruction or iteration.

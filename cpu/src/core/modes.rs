@@ -27,7 +27,7 @@ impl Core {
 
     /// Alignment checks are on: CR0.AM, EFLAGS.AC, CPL 3.
     #[inline]
-    pub(super) fn alignment_checked(&self) -> bool {
+    pub(crate) fn alignment_checked(&self) -> bool {
         self.vcpu.cpl == 3 && self.vcpu.eflags & rflags::AC != 0 && self.vcpu.sys.cr0 & cr0::AM != 0
     }
 

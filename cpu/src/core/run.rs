@@ -4,7 +4,7 @@ use brolga_mmu::{AccessKind, GuestPhys, Linear, PAGE_SIZE, Width};
 
 use super::tier::{Left, NoTier, Tier};
 use super::{By, Core, Exit, Mode};
-use crate::block::{Block, BlockCache, JumpKey, Op};
+use crate::block::{Block, BlockCache, BlockId, Crossing, JumpKey, Op};
 use crate::chain;
 use crate::decode::{Decoded, MAX_INSN_BYTES, decode};
 use crate::exception::Exception;
@@ -214,33 +214,36 @@ impl<T: Tier> Interpreter<T> {
     /// Finds or decodes the one instruction at `ip`, of which no block can be made: it crosses a
     /// page (then it is kept) or the segment's end, or does not lie in memory.
     fn find_crossing(&mut self, ip: u64, at: Linear, phys: GuestPhys) -> Result<Found, Exit> {
-        let key = self.core.jump_key();
-        if let Some(id) = self.blocks.crossing(at.0, key)
-            && self.core.inside_limit(ip, self.blocks.get(id).bytes)
-        {
-            self.blocks.remember(at.0, key, id);
+        if let Some(id) = self.known_crossing(ip, phys) {
+            self.blocks.remember(at.0, self.core.jump_key(), id);
             return Ok(Found::Cached(id));
         }
         let block = self.core.fetch_one(ip)?;
-        let first = PAGE_SIZE - phys.page_offset();
-        let bytes = u64::from(block.bytes);
-        let other = Linear(at.0.wrapping_add(first));
-        let Some(second) = self.core.mem.tlb.fetched_from(other).filter(|_| first < bytes) else {
+        // The TLB may not have had the second page before.
+        if let Some(id) = self.known_crossing(ip, phys) {
+            self.blocks.remember(at.0, self.core.jump_key(), id);
+            return Ok(Found::Cached(id));
+        }
+        let crosses = u64::from(block.bytes) > PAGE_SIZE - phys.page_offset();
+        let Some(place) = self.core.crossing(ip, phys).filter(|_| crosses) else {
             return Ok(Found::Once(block));
         };
         self.make_room();
         let core = &mut self.core;
-        let parts = [(phys, first), (second, bytes - first)];
-        for (at, len) in parts {
+        for (at, len) in place.parts(block.bytes) {
             if core.mem.code.mark(at, len) {
                 core.mem.tlb.drop_write(at);
             }
         }
-        // Entering the second page may have changed the mappings' generation.
-        let key = core.jump_key();
-        let id = self.blocks.insert_crossing(at.0, key, core.mode, parts, block);
-        self.blocks.remember(at.0, key, id);
+        let id = self.blocks.insert_crossing(place, block);
+        self.blocks.remember(at.0, self.core.jump_key(), id);
         Ok(Found::Cached(id))
+    }
+
+    /// The instruction at `ip`, if it is known to cross into the next page.
+    fn known_crossing(&self, ip: u64, phys: GuestPhys) -> Option<BlockId> {
+        let id = self.blocks.crossing(self.core.crossing(ip, phys)?)?;
+        self.core.inside_limit(ip, self.blocks.get(id).bytes).then_some(id)
     }
 
     /// Starts the block cache afresh if it has reached its bound.
@@ -300,7 +303,7 @@ enum Events {
 }
 
 enum Found {
-    Cached(crate::block::BlockId),
+    Cached(BlockId),
     /// Not to be kept: it crosses the segment's end or does not lie in memory.
     Once(Block<Core>),
 }
@@ -362,7 +365,8 @@ impl Core {
         let watching = self.vcpu.sys.dr7 & 0xff != 0;
         self.progress.single =
             shadow != Shadow::None || self.vcpu.eflags & (rflags::TF | rflags::RF) != 0 || watching;
-        if watching && self.vcpu.eflags & rflags::RF == 0 && debug::instruction_breakpoint(self) {
+        let begins = self.vcpu.eflags & rflags::RF == 0 && !self.vcpu.repeating;
+        if watching && begins && debug::instruction_breakpoint(self) {
             return Some(self.after_delivery());
         }
         None
@@ -501,6 +505,13 @@ impl Core {
             interrupt::deliver(self, interrupt::Event::Exception(e));
             self.after_delivery();
         }
+    }
+
+    /// Where an instruction at `ip` lies if it crosses into the next page, and the TLB has that.
+    fn crossing(&self, ip: u64, phys: GuestPhys) -> Option<Crossing> {
+        let next = self.code_address(ip.wrapping_add(PAGE_SIZE - phys.page_offset()));
+        let second = self.mem.tlb.fetched_from(next)?;
+        Some(Crossing { first: phys, second, mode: self.mode })
     }
 
     /// The physical address of the instruction at `ip`, with the checks of a fetch.

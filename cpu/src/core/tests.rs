@@ -1,7 +1,7 @@
 //! The run loop and the block cache: self-modifying code, and slices of any length.
 
 use crate::core::Stop;
-use crate::system::testing::{Bench, CODE};
+use crate::system::testing::{Bench, CODE, TABLES};
 use crate::vcpu::{RIP, gpr};
 
 /// `mov byte [at], v`
@@ -36,6 +36,31 @@ fn code_that_crosses_a_page_is_dropped_when_its_second_page_is_written() {
     b.set(RIP, at);
     b.go(1);
     assert_eq!(b.reg(gpr::RAX), 0x0455_0201);
+}
+
+#[test]
+fn code_that_crosses_into_another_page_than_before_is_another_instruction() {
+    const LINEAR: u64 = 0x40_0000;
+    const FIRST: u64 = 0x4000;
+    const SECONDS: [u64; 2] = [0x5000, 0x6000];
+    const TABLE: u64 = TABLES + 0x3000;
+    let mut b = Bench::long();
+    b.put(TABLES + 0x2010, 8, TABLE | 7);
+    b.put(TABLE, 8, FIRST | 7);
+    b.put(FIRST + 0xffe, 2, 0x11b8); // mov eax, ...
+    for second in SECONDS {
+        b.put(second, 3, second << 8 | 0x22);
+    }
+    for round in 0..3 {
+        for second in SECONDS {
+            b.put(TABLE + 8, 8, second | 7);
+            b.core().mem.tlb.flush_all();
+            b.set(RIP, LINEAR + 0xffe);
+            b.go(1);
+            assert!(b.quiet());
+            assert_eq!(b.reg(gpr::RAX), second << 16 | 0x2211, "round {round}");
+        }
+    }
 }
 
 #[test]

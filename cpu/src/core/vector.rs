@@ -8,6 +8,7 @@ use crate::backend::Backend;
 use crate::exception::{Exception, vector};
 use crate::flags::sign_extend;
 use crate::host::float;
+use crate::semantics::x87::report_pending;
 use crate::vcpu::{Seg, cr4};
 use crate::vector::{
     ComFmt, Cvt, Fmt, Fp, Fp1, Fp2, IntCvt, Lane, Pattern, Shift, VecWidth, VectorBackend, X2,
@@ -95,7 +96,7 @@ impl VectorBackend for Core {
     #[inline(always)]
     fn mmx_check(&mut self) -> Result<(), Exit> {
         if self.vcpu.x87.pending() {
-            return Err(self.raise(Exception::plain(vector::MF, "pending x87 exception")));
+            return report_pending(self);
         }
         Ok(())
     }

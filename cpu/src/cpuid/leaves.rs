@@ -66,8 +66,12 @@ impl CpuModel {
                     edx: self.word(Word::Leaf1Edx),
                 }
             }
-            // Descriptors: TLBs, 2 MiB L2, "see leaf 4 for the caches" where there is one.
-            2 if self.max_leaf >= 4 => Registers { eax: 0x0000_ff01, ..none },
+            // Descriptors (SDM vol. 2, table 3-12): data TLB 5Ah and 03h, instruction TLB 76h and
+            // B2h, shared TLB CAh, and FFh, "see leaf 4 for the caches".
+            2 if self.max_leaf >= 4 => {
+                Registers { eax: 0x7603_5a01, ebx: 0x0000_b2ff, edx: 0x00ca_0000, ..none }
+            }
+            // Instruction TLB 51h, data TLB 03h; 32 KiB of L1 2Ch and 30h, 2 MiB of L2 7Dh.
             2 => Registers { eax: 0x0300_5101, edx: 0x007d_302c, ..none },
             4 => cache(subleaf),
             6 => Registers { eax: self.word(Word::Leaf6Eax), ..none },

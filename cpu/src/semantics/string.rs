@@ -10,9 +10,11 @@ use crate::flags::FlagOp;
 use crate::insn::{Insn, bits};
 use crate::vcpu::{Seg, SegReg, gpr, rflags};
 
-/// ES, which the destination always goes through.
+/// ES, which the destination always goes through. In 64-bit code it is as flat as the stack's
+/// segment: unless alignment is checked.
 pub(crate) fn es(i: &Insn) -> Seg {
-    if i.has(bits::CODE64) { Seg::flat(SegReg::Es) } else { Seg::checked(SegReg::Es) }
+    let flat = i.has(bits::CODE64) && i.stack_seg.is_flat();
+    if flat { Seg::flat(SegReg::Es) } else { Seg::checked(SegReg::Es) }
 }
 
 /// Offset of an index register, at the address size.
@@ -28,7 +30,7 @@ pub(crate) fn step(core: &mut Core, i: &Insn, w: Width, r: u8) {
 }
 
 /// Whether a repetition ends after this iteration.
-type Ends = bool;
+pub(crate) type Ends = bool;
 
 /// Runs `one` once, or under REP as often as rCX and the slice allow. `bulk` may do up to the given
 /// number of iterations in one go and returns how many it has done.
@@ -41,39 +43,38 @@ fn repeat(
     if !i.has(bits::REP | bits::REPNE) {
         return one(core, i).map(drop);
     }
+    core.vcpu.repeating = false;
     let mut count = core.reg(i.addrsize, gpr::RCX);
-    let budget = core.iterations_left();
-    let mut done = 0;
+    let mut budget = core.iterations_left();
     while count != 0 {
-        if done >= budget || done > 0 && core.must_leave() {
-            core.retire_partial(done);
-            return Err(Exit::Again);
-        }
-        let mut ends = false;
-        let mut steps = bulk(core, i, count.min(budget - done));
-        if steps == 0 {
-            match one(core, i) {
-                Ok(last) => (ends, steps) = (last, 1),
-                Err(exit) => {
-                    core.retire_partial(done);
-                    return Err(exit);
-                }
-            }
-        }
-        done += steps;
+        let (steps, ends) = match bulk(core, i, count.min(budget)) {
+            0 => (1, one(core, i)?),
+            steps => (steps, false),
+        };
         count -= steps;
+        budget -= steps;
         core.set_reg(i.addrsize, gpr::RCX, count);
-        if ends {
+        if ends || count == 0 {
+            // The run loop counts the instruction itself: the last iteration.
+            core.progress.retired += steps - 1;
             break;
         }
+        core.progress.retired += steps;
+        if budget == 0 || core.must_leave() {
+            core.vcpu.repeating = true;
+            return Err(Exit::Again);
+        }
     }
-    core.retire_iterations(done);
     Ok(())
 }
 
-/// No bulk form.
-fn singly(_: &mut Core, _: &Insn, _: u64) -> u64 {
-    0
+/// As [`repeat`], for instructions that have no bulk form.
+pub(crate) fn repeat_singly(
+    core: &mut Core,
+    i: &Insn,
+    one: impl FnMut(&mut Core, &Insn) -> Result<Ends, Exit>,
+) -> Result<(), Exit> {
+    repeat(core, i, |_, _, _| 0, one)
 }
 
 /// How many of `most` elements upwards from offset `at` lie in its page, below the wrap of the
@@ -144,7 +145,7 @@ pub fn stos<W: Size>(core: &mut Core, i: &Insn) -> Result<(), Exit> {
 
 /// LODS.
 pub fn lods<W: Size>(core: &mut Core, i: &Insn) -> Result<(), Exit> {
-    repeat(core, i, singly, |core, i| {
+    repeat_singly(core, i, |core, i| {
         let si = offset(core, i, gpr::RSI);
         let v = core.load(W::W, i.seg, si)?;
         core.set_reg(W::W, gpr::RAX, v);
@@ -161,7 +162,7 @@ fn mismatch(i: &Insn, equal: bool) -> Ends {
 /// CMPS.
 pub fn cmps<W: Size>(core: &mut Core, i: &Insn) -> Result<(), Exit> {
     let other = es(i);
-    repeat(core, i, singly, |core, i| {
+    repeat_singly(core, i, |core, i| {
         let (si, di) = (offset(core, i, gpr::RSI), offset(core, i, gpr::RDI));
         let a = core.load(W::W, i.seg, si)?;
         let b = core.load(W::W, other, di)?;
@@ -175,7 +176,7 @@ pub fn cmps<W: Size>(core: &mut Core, i: &Insn) -> Result<(), Exit> {
 /// SCAS.
 pub fn scas<W: Size>(core: &mut Core, i: &Insn) -> Result<(), Exit> {
     let other = es(i);
-    repeat(core, i, singly, |core, i| {
+    repeat_singly(core, i, |core, i| {
         let (a, di) = (core.reg(W::W, gpr::RAX), offset(core, i, gpr::RDI));
         let b = core.load(W::W, other, di)?;
         compare(core, W::W, a, b);

@@ -10,7 +10,7 @@ use crate::exception::{Exception, vector};
 use crate::flags::LazyFlags;
 use crate::insn::{Insn, bits};
 use crate::softfloat::{F80, Integer, RemainderKind};
-use crate::vcpu::{SegReg, cr0, gpr, rflags};
+use crate::vcpu::{Activity, SegReg, cr0, gpr, rflags};
 use crate::x87::{
     Arith, ArithMem, CompareFlags, Constant, FloatMem, ImageFormat, LastInstruction, Store,
     Transcendental,
@@ -22,11 +22,13 @@ pub fn execute(core: &mut Core, i: &Insn) -> Result<(), Exit> {
         return Err(undefined(core));
     };
     let mnemonic = code.mnemonic();
-    if !is_non_waiting(mnemonic) {
+    if !is_non_waiting(mnemonic) && core.vcpu.x87.pending() {
         report_pending(core)?;
     }
     if is_control(mnemonic) {
-        return control(core, i, mnemonic);
+        control(core, i, mnemonic)?;
+        release_ferr(core);
+        return Ok(());
     }
     let was_pending = core.vcpu.x87.pending();
     if i.has(bits::MEM0) {
@@ -42,13 +44,37 @@ fn undefined(core: &mut Core) -> Exit {
     core.raise(Exception::ud("not an x87 instruction"))
 }
 
-/// #MF if an unmasked exception waits and CR0.NE asks for it. With NE clear a PC reports through
-/// FERR# and IRQ 13; until then the processor goes on as with IGNNE# active (SDM vol. 3, 2.5).
-fn report_pending(core: &mut Core) -> Result<(), Exit> {
-    if core.vcpu.x87.pending() && core.vcpu.sys.cr0 & cr0::NE != 0 {
+/// An unmasked exception waits, and so do x87 and MMX instructions: #MF if CR0.NE asks for it.
+/// With NE clear the board hears of it through FERR#, and the processor stops before the
+/// instruction until the board interrupts it, unless IGNNE# is active (SDM vol. 3, 2.5; vol. 1, D.2).
+#[cold]
+pub(crate) fn report_pending(core: &mut Core) -> Result<(), Exit> {
+    if core.vcpu.sys.cr0 & cr0::NE != 0 {
         return Err(core.raise(Exception::plain(vector::MF, "pending x87 exception")));
     }
-    Ok(())
+    drive_ferr(core, true);
+    if core.bus.ignne() {
+        return Ok(());
+    }
+    core.vcpu.activity = Activity::Halted;
+    Err(Exit::Again)
+}
+
+/// FERR# becomes inactive when no unmasked exception waits any more. To be called after whatever
+/// may have cleared one.
+pub(crate) fn release_ferr(core: &mut Core) {
+    if !core.vcpu.x87.pending() {
+        drive_ferr(core, false);
+    }
+}
+
+fn drive_ferr(core: &mut Core, active: bool) {
+    if core.vcpu.ferr != active {
+        core.vcpu.ferr = active;
+        let now = core.now();
+        core.bus.set_ferr(now, active);
+        core.after_bus();
+    }
 }
 
 fn is_non_waiting(mnemonic: Mnemonic) -> bool {

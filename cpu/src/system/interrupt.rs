@@ -1,6 +1,7 @@
 //! Delivery of exceptions and interrupts (SDM vol. 3, chapter 6; vol. 2, INT n).
 
 use brolga_mmu::Width;
+use serde::Serialize;
 
 use super::descriptor::{Descriptor, fetch, kind, null_segment, set_accessed};
 use super::far::inner_stack;
@@ -24,7 +25,7 @@ pub enum Event {
 }
 
 /// One attempt at a delivery. The last delivery's attempts tell how a triple fault came about.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ChainLink {
     /// The vector that was to be delivered.
     pub vector: u8,
@@ -37,7 +38,7 @@ pub struct ChainLink {
     /// The address that was to be pushed.
     pub rip: u64,
     /// Why it was raised.
-    pub why: String,
+    pub why: Why,
 }
 
 /// State of deliveries that outlives a single function call.
@@ -49,8 +50,6 @@ pub struct Delivery {
     pub(super) resume: Option<u64>,
     /// A software interrupt has cleared TF: it is not followed by a single-step trap.
     pub(super) software: bool,
-    /// What to say about the exception being raised, if it takes more than a [`Why`].
-    detail: Option<String>,
 }
 
 /// What is to be entered through the IDT.
@@ -116,10 +115,7 @@ pub fn deliver(core: &mut Core, event: Event) {
             return;
         };
         let Some(mut failed) = core.exception.take() else { return };
-        // EXT: what failed is the delivery of an event external to the program.
-        if matches!(failed.vector, vector::TS | vector::NP | vector::SS | vector::GP) {
-            failed.error = failed.error.map(|e| e | 1);
-        }
+        failed.set_external();
         match combine(first, failed.clone()) {
             Some(next) => {
                 if next.vector == vector::DF {
@@ -150,18 +146,17 @@ fn return_ip(core: &Core) -> u64 {
 
 /// Appends `e` to the chain of causes.
 fn note(core: &mut Core, e: &Exception) {
-    let detail = core.delivery.detail.take();
     let link = ChainLink {
         vector: e.vector,
         error: e.error,
         address: e.address,
         cs: core.vcpu.seg(SegReg::Cs).selector,
         rip: return_ip(core),
-        why: detail.unwrap_or_else(|| e.why.to_string()),
+        why: e.why.clone(),
     };
     tracing::trace!(
         target: "exception",
-        vector = link.vector, error = link.error, cs = link.cs, rip = link.rip, why = link.why
+        vector = link.vector, error = link.error, cs = link.cs, rip = link.rip, why = %link.why
     );
     core.delivery.chain.push(link);
 }
@@ -184,11 +179,15 @@ fn attempt(core: &mut Core, e: &Exception) -> Done {
             flags |= RF;
         }
     }
+    if core.vcpu.repeating {
+        flags |= RF;
+    }
     let ip = return_ip(core);
     let from = core.code_address(ip).0;
     let entry = Entry { vector: e.vector, error: e.error, ip, flags, checked: false };
     enter(core, &entry)?;
     core.delivery.resume = None;
+    core.vcpu.repeating = false;
     core.vcpu.activity = Activity::Running;
     let to = core.code_address(core.vcpu.regs[usize::from(crate::vcpu::RIP)]).0;
     let now = core.now();
@@ -242,8 +241,8 @@ fn check_idt_limit(core: &mut Core, vector: u8, last: u64, error: u32) -> Done {
     if last <= u64::from(limit) {
         return Ok(());
     }
-    core.delivery.detail = Some(format!("IDT entry {vector} beyond limit {limit:#05x}"));
-    Err(core.raise(Exception::code(vector::GP, error, "entry beyond the IDT limit")))
+    let why = Why::IdtLimit { vector, limit };
+    Err(core.raise(Exception { why, ..Exception::code(vector::GP, error, "") }))
 }
 
 /// The IDT entry for `e`, checked.

@@ -9,7 +9,7 @@ use crate::core::{Core, is_canonical};
 use crate::cpuid::{CpuModel, Feature};
 use crate::exception::{Exception, Why};
 use crate::insn::Insn;
-use crate::vcpu::{SegReg, SystemRegs, cr0, efer, gpr};
+use crate::vcpu::{MC_BANKS, SegReg, cr0, efer, gpr};
 
 /// Register numbers (SDM vol. 4, table 2-2).
 mod index {
@@ -31,6 +31,7 @@ mod index {
     pub(super) const SYSENTER_EIP: u32 = 0x176;
     pub(super) const MCG_CAP: u32 = 0x179;
     pub(super) const MCG_STATUS: u32 = 0x17a;
+    pub(super) const MCG_CTL: u32 = 0x17b;
     pub(super) const MISC_ENABLE: u32 = 0x1a0;
     pub(super) const DEBUGCTL: u32 = 0x1d9;
     pub(super) const MTRR_PHYSBASE0: u32 = 0x200;
@@ -42,6 +43,8 @@ mod index {
     pub(super) const MTRR_FIX4K_F8000: u32 = 0x26f;
     pub(super) const PAT: u32 = 0x277;
     pub(super) const MTRR_DEF_TYPE: u32 = 0x2ff;
+    pub(super) const MC0_CTL: u32 = 0x400;
+    pub(super) const TSC_DEADLINE: u32 = 0x6e0;
     pub(super) const EFER: u32 = 0xc000_0080;
     pub(super) const STAR: u32 = 0xc000_0081;
     pub(super) const LSTAR: u32 = 0xc000_0082;
@@ -81,6 +84,22 @@ const NOT_VULNERABLE: u64 = 1
     | 1 << 27
     | 1 << 62;
 
+/// IA32_MCG_CAP: the banks, and that IA32_MCG_CTL exists.
+const MCG_CAPABILITIES: u64 = MC_BANKS as u64 | 1 << 8;
+
+/// A register of a machine-check bank (SDM vol. 3, 16.3.2).
+enum Bank {
+    /// IA32_MCi_CTL of a bank.
+    Control(usize),
+    /// IA32_MCi_STATUS, ADDR or MISC: zero as long as no error is reported.
+    Report,
+}
+
+fn bank(msr: u32) -> Option<Bank> {
+    let offset = msr.checked_sub(MC0_CTL).filter(|offset| *offset < 4 * MC_BANKS as u32)?;
+    Some(if offset % 4 == 0 { Bank::Control(offset as usize / 4) } else { Bank::Report })
+}
+
 /// Where a fixed-range MTRR is kept.
 fn fixed_range(msr: u32) -> Option<usize> {
     match msr {
@@ -97,10 +116,12 @@ fn required(msr: u32) -> Option<Feature> {
     match msr {
         TSC => Some(Feature::Tsc),
         TSC_ADJUST => Some(Feature::TscAdjust),
+        TSC_DEADLINE => Some(Feature::TscDeadline),
         SPEC_CTRL | PRED_CMD => Some(Feature::SpecCtrl),
         ARCH_CAPABILITIES => Some(Feature::ArchCapabilities),
         SYSENTER_CS | SYSENTER_ESP | SYSENTER_EIP => Some(Feature::Sep),
-        MCG_CAP | MCG_STATUS => Some(Feature::Mca),
+        MCG_CAP | MCG_STATUS | MCG_CTL => Some(Feature::Mca),
+        _ if bank(msr).is_some() => Some(Feature::Mca),
         MTRRCAP
         | MTRR_DEF_TYPE
         | MTRR_PHYSBASE0..=MTRR_PHYSMASK7
@@ -125,8 +146,9 @@ fn read(core: &mut Core, msr: u32) -> Option<u64> {
     let v = &core.vcpu;
     let sys = &v.sys;
     Some(match msr {
-        P5_MC_ADDR | P5_MC_TYPE | PLATFORM_ID | EBL_CR_POWERON | BIOS_SIGN_ID | MCG_CAP
-        | DEBUGCTL => 0,
+        P5_MC_ADDR | P5_MC_TYPE | PLATFORM_ID | EBL_CR_POWERON | BIOS_SIGN_ID | DEBUGCTL => 0,
+        MCG_CAP => MCG_CAPABILITIES,
+        MCG_CTL => sys.mcg_ctl,
         TSC => core.tsc(),
         FEATURE_CONTROL => FEATURE_CONTROL_LOCKED,
         TSC_ADJUST => sys.tsc_adjust,
@@ -154,9 +176,11 @@ fn read(core: &mut Core, msr: u32) -> Option<u64> {
         KERNEL_GS_BASE => sys.kernel_gs_base,
         TSC_AUX => sys.tsc_aux,
         _ => {
-            return match fixed_range(msr) {
-                Some(n) => sys.mtrr_fixed.get(n).copied(),
-                None => {
+            return match (fixed_range(msr), bank(msr)) {
+                (Some(n), _) => sys.mtrr_fixed.get(n).copied(),
+                (_, Some(Bank::Control(n))) => sys.mc_ctl.get(n).copied(),
+                (_, Some(Bank::Report)) => Some(0),
+                _ => {
                     let now = core.now();
                     core.bus.msr_read(now, msr)
                 }
@@ -186,12 +210,13 @@ fn write(core: &mut Core, msr: u32, v: u64) -> Option<()> {
         TSC => {
             // The difference shows in TSC_ADJUST too (SDM vol. 3, 17.17.3).
             let step = v.wrapping_sub(core.tsc());
-            adjust_tsc(&mut core.vcpu.sys, step);
+            adjust_tsc(core, step);
         }
         TSC_ADJUST => {
             let step = v.wrapping_sub(core.vcpu.sys.tsc_adjust);
-            adjust_tsc(&mut core.vcpu.sys, step);
+            adjust_tsc(core, step);
         }
+        TSC_DEADLINE => set_tsc_deadline(core, v),
         EFER => return write_efer(core, v),
         FS_BASE | GS_BASE => {
             let reg = if msr == FS_BASE { SegReg::Fs } else { SegReg::Gs };
@@ -202,9 +227,23 @@ fn write(core: &mut Core, msr: u32, v: u64) -> Option<()> {
     Some(())
 }
 
-fn adjust_tsc(sys: &mut SystemRegs, step: u64) {
+fn adjust_tsc(core: &mut Core, step: u64) {
+    let sys = &mut core.vcpu.sys;
     sys.tsc_offset = sys.tsc_offset.wrapping_add(step);
     sys.tsc_adjust = sys.tsc_adjust.wrapping_add(step);
+    let now = core.now();
+    if let Some(armed @ 1..) = core.bus.msr_read(now, TSC_DEADLINE) {
+        set_tsc_deadline(core, armed);
+    }
+}
+
+/// The deadline is compared with the counter that the guest sees (SDM vol. 3, 10.5.4.1).
+fn set_tsc_deadline(core: &mut Core, v: u64) {
+    let now = core.now();
+    let tsc = core.bus.tsc(now);
+    let ahead = v.saturating_sub(tsc.wrapping_add(core.vcpu.sys.tsc_offset));
+    core.bus.set_tsc_deadline(now, v, tsc.saturating_add(ahead));
+    core.after_bus();
 }
 
 /// Registers that are storage behind a check.
@@ -221,6 +260,7 @@ fn write_plain(core: &mut Core, msr: u32, v: u64, beyond: &dyn Fn(u64) -> bool) 
         SYSENTER_ESP => sys.sysenter_esp = address()?,
         SYSENTER_EIP => sys.sysenter_eip = address()?,
         MCG_STATUS => sys.mcg_status = within(0)?,
+        MCG_CTL => sys.mcg_ctl = v,
         MISC_ENABLE => {
             sys.misc_enable = sys.misc_enable & !MISC_ENABLE_WRITABLE | v & MISC_ENABLE_WRITABLE;
         }
@@ -246,14 +286,17 @@ fn write_plain(core: &mut Core, msr: u32, v: u64, beyond: &dyn Fn(u64) -> bool) 
         KERNEL_GS_BASE => sys.kernel_gs_base = address()?,
         TSC_AUX => sys.tsc_aux = within(0xffff_ffff)?,
         PLATFORM_ID | FEATURE_CONTROL | MTRRCAP | MCG_CAP | ARCH_CAPABILITIES => return None,
-        _ => match fixed_range(msr).and_then(|n| sys.mtrr_fixed.get_mut(n)) {
-            Some(slot) => *slot = all_bytes(v, is_memory_type).then_some(v)?,
-            None => {
+        _ => match (fixed_range(msr), bank(msr)) {
+            (Some(n), _) => {
+                *sys.mtrr_fixed.get_mut(n)? = all_bytes(v, is_memory_type).then_some(v)?
+            }
+            (_, Some(Bank::Control(n))) => *sys.mc_ctl.get_mut(n)? = v,
+            // Software can only clear them.
+            (_, Some(Bank::Report)) => drop(within(0)?),
+            _ => {
                 let now = core.now();
                 core.bus.msr_write(now, msr, v)?;
-                if core.bus.take_replan() {
-                    core.leave_block(true);
-                }
+                core.after_bus();
             }
         },
     }

@@ -7,8 +7,8 @@ use super::{Done, debug};
 use crate::backend::Backend;
 use crate::core::{By, Core, Exit};
 use crate::exception::Exception;
-use crate::insn::{Insn, bits};
-use crate::semantics::string::{es, step};
+use crate::insn::Insn;
+use crate::semantics::string::{Ends, es, repeat_singly, step};
 use crate::vcpu::{attr, gpr};
 
 /// #GP(0) unless the program may access `w` bytes at `port`: by IOPL, or by the TSS's I/O
@@ -99,40 +99,15 @@ pub fn output(core: &mut Core, insn: &Insn) -> Done {
 
 /// INS.
 pub fn ins(core: &mut Core, insn: &Insn) -> Done {
-    repeat(core, insn, ins_once)
+    repeat_singly(core, insn, ins_once)
 }
 
 /// OUTS.
 pub fn outs(core: &mut Core, insn: &Insn) -> Done {
-    repeat(core, insn, outs_once)
+    repeat_singly(core, insn, outs_once)
 }
 
-/// Executes `once` once or, with REP, RCX times. Each iteration is an instruction boundary: it
-/// counts as one retired instruction.
-fn repeat(core: &mut Core, insn: &Insn, once: fn(&mut Core, &Insn) -> Done) -> Done {
-    if !insn.has(bits::REP | bits::REPNE) {
-        return once(core, insn);
-    }
-    let w = insn.addrsize;
-    loop {
-        let count = core.reg(w, gpr::RCX);
-        if count == 0 {
-            return Ok(());
-        }
-        once(core, insn)?;
-        core.set_reg(w, gpr::RCX, count - 1);
-        if count == 1 {
-            return Ok(());
-        }
-        core.progress.retired += 1;
-        let p = &core.progress;
-        if p.single || p.replan || p.leave || core.now() >= p.slice_end {
-            return Err(Exit::Again);
-        }
-    }
-}
-
-fn ins_once(core: &mut Core, insn: &Insn) -> Done {
+fn ins_once(core: &mut Core, insn: &Insn) -> Result<Ends, Exit> {
     let w = if is(insn, Code::Insb_m8_DX) { Width::W8 } else { data_width(insn) };
     let port = core.reg(Width::W16, gpr::RDX) as u16;
     check_io(core, port, w)?;
@@ -142,10 +117,10 @@ fn ins_once(core: &mut Core, insn: &Insn) -> Done {
     let v = read(core, port, w);
     core.commit(place, w, v);
     step(core, insn, w, gpr::RDI);
-    Ok(())
+    Ok(false)
 }
 
-fn outs_once(core: &mut Core, insn: &Insn) -> Done {
+fn outs_once(core: &mut Core, insn: &Insn) -> Result<Ends, Exit> {
     let w = if is(insn, Code::Outsb_DX_m8) { Width::W8 } else { data_width(insn) };
     let port = core.reg(Width::W16, gpr::RDX) as u16;
     check_io(core, port, w)?;
@@ -153,5 +128,5 @@ fn outs_once(core: &mut Core, insn: &Insn) -> Done {
     let v = core.load(w, insn.seg, at)?;
     write(core, port, w, v);
     step(core, insn, w, gpr::RSI);
-    Ok(())
+    Ok(false)
 }

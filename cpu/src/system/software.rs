@@ -94,10 +94,8 @@ pub fn into(core: &mut Core, insn: &Insn) -> Done {
 pub fn int1(core: &mut Core, insn: &Insn) -> Done {
     let e = Entry { checked: false, ..entry(core, insn, vector::DB) };
     let done = interrupt(core, &e);
-    if let (Err(_), Some(failed)) = (done, core.exception.as_mut())
-        && matches!(failed.vector, vector::TS | vector::NP | vector::SS | vector::GP)
-    {
-        failed.error = failed.error.map(|error| error | 1);
+    if let (Err(_), Some(failed)) = (done, core.exception.as_mut()) {
+        failed.set_external();
     }
     done
 }

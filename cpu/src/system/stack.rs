@@ -58,13 +58,21 @@ impl Stack {
             let ok = is_canonical(sp) && is_canonical(sp.wrapping_add(w.bytes() - 1));
             let e = Exception::code(vector::SS, self.error, "stack pointer is not canonical");
             core.require(ok, e)?;
-            Ok(Linear(sp))
+            self.aligned(core, Linear(sp), w)
         } else {
             let why = "stack access beyond the limit of SS";
             let ok = inside(&self.ss, sp, w.bytes());
             core.require(ok, Exception::code(vector::SS, self.error, why))?;
-            Ok(Linear(self.ss.base.wrapping_add(sp) & 0xffff_ffff))
+            self.aligned(core, Linear(self.ss.base.wrapping_add(sp) & 0xffff_ffff), w)
         }
+    }
+
+    /// The alignment check, on a stack of level 3 (SDM vol. 3, 6.15, #AC).
+    fn aligned(&self, core: &mut Core, at: Linear, w: Width) -> Result<Linear, Exit> {
+        let checked = matches!(self.by, By::Current | By::Level(3)) && core.alignment_checked();
+        let ok = !checked || at.0 & (w.bytes() - 1) == 0;
+        core.require(ok, Exception::code(vector::AC, 0, "stack pointer is not aligned"))?;
+        Ok(at)
     }
 
     /// Pushes `values` in order: all of them or, with a fault, none.

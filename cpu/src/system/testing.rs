@@ -1,7 +1,7 @@
 //! A vCPU with a little flat RAM, for tests of system instructions: they run real code bytes
 //! through the interpreter.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use brolga_mmu::{GuestPhys, PhysMap, Ram, Width};
 
@@ -21,7 +21,8 @@ pub(crate) const STACK3: u64 = 0x6000;
 pub(crate) const ENTRY: u64 = 0x9000;
 /// Where the handler of vector 0 lies; each has 16 bytes.
 pub(crate) const HANDLERS: u64 = 0x1_0000;
-const TABLES: u64 = 0x10_0000;
+/// The page tables of [`Bench::long`].
+pub(crate) const TABLES: u64 = 0x10_0000;
 
 pub(crate) const CODE0: u16 = 0x08;
 pub(crate) const DATA0: u16 = 0x10;
@@ -34,29 +35,36 @@ pub(crate) const FREE: u16 = 0x38;
 const DATA_RIGHTS: u32 = attr::P | attr::S | attr::RW | attr::ACCESSED | attr::DB | attr::G;
 const CODE_RIGHTS: u32 = DATA_RIGHTS | attr::CODE;
 
+/// What has reached a [`TestBus`].
+#[derive(Default)]
+pub(crate) struct Seen {
+    /// What was written to ports: the time and the value.
+    pub(crate) outputs: Vec<(u64, u64)>,
+    /// IA32_TSC_DEADLINE, and when it is due.
+    pub(crate) deadline: (u64, u64),
+}
+
+const TSC_DEADLINE: u32 = 0x6e0;
+
 /// A bus whose ports read as their own number and whose time is the instruction count.
 #[derive(Default)]
 struct TestBus {
     cr8: u64,
+    seen: Arc<Mutex<Seen>>,
 }
 
 impl Bus for TestBus {
     fn port_read(&mut self, _: u64, port: u16, _: Width) -> u64 {
         port.into()
     }
-    fn port_write(&mut self, _: u64, _: u16, _: Width, _: u64) {}
-    fn mmio_read(&mut self, _: u64, _: GuestPhys, w: Width) -> u64 {
-        w.mask()
+    fn port_write(&mut self, at: u64, _: u16, _: Width, value: u64) {
+        self.seen().outputs.push((at, value));
     }
-    fn mmio_write(&mut self, _: u64, _: GuestPhys, _: Width, _: u64) {}
-    fn msr_read(&mut self, _: u64, _: u32) -> Option<u64> {
-        None
+    fn msr_read(&mut self, _: u64, msr: u32) -> Option<u64> {
+        (msr == TSC_DEADLINE).then(|| self.seen().deadline.0)
     }
-    fn msr_write(&mut self, _: u64, _: u32, _: u64) -> Option<()> {
-        None
-    }
-    fn tsc(&mut self, at: u64) -> u64 {
-        at
+    fn set_tsc_deadline(&mut self, _: u64, value: u64, due: u64) {
+        self.seen().deadline = (value, due);
     }
     fn cr8(&mut self) -> u64 {
         self.cr8
@@ -67,8 +75,11 @@ impl Bus for TestBus {
     fn acknowledge(&mut self, _: u64) -> Option<u8> {
         Some(0x40)
     }
-    fn take_replan(&mut self) -> bool {
-        false
+}
+
+impl TestBus {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().expect("no test panics with the lock")
     }
 }
 
@@ -90,6 +101,7 @@ pub(crate) fn gate(selector: u16, offset: u64, kind: u32, dpl: u32, count: u64) 
 /// The vCPU under test.
 pub(crate) struct Bench {
     engine: Interpreter,
+    seen: Arc<Mutex<Seen>>,
 }
 
 impl Bench {
@@ -99,12 +111,17 @@ impl Bench {
     }
 
     pub(crate) fn with_model(model: &str) -> Bench {
+        Bench::with_cpu(CpuModel::by_name(model).expect("a known model"))
+    }
+
+    pub(crate) fn with_cpu(model: CpuModel) -> Bench {
         let mut map = PhysMap::new(Ram::new(4 << 20).expect("RAM"));
         map.add_ram(GuestPhys(0), 4 << 20).expect("RAM fits");
         map.set_a20(true);
-        let model = CpuModel::by_name(model).expect("a known model");
-        let core = Core::new(Arc::new(model), Arc::new(map), Box::new(TestBus::default()));
-        let mut bench = Bench { engine: Interpreter::new(core) };
+        let bus = TestBus::default();
+        let seen = bus.seen.clone();
+        let core = Core::new(Arc::new(model), Arc::new(map), Box::new(bus));
+        let mut bench = Bench { engine: Interpreter::new(core), seen };
         // A fault does not count as an instruction: what is left of a budget is spent looping.
         const JUMP_TO_SELF: u64 = 0xfeeb;
         bench.put(ENTRY, 2, JUMP_TO_SELF);
@@ -124,7 +141,12 @@ impl Bench {
     /// Flat 32-bit protected mode at CPL 0, with a GDT, a 32-bit TSS and an IDT whose handlers
     /// are interrupt gates to [`Bench::handler`].
     pub(crate) fn protected() -> Bench {
-        let mut bench = Bench::real();
+        Bench::real().enter_protected()
+    }
+
+    /// See [`Bench::protected`].
+    pub(crate) fn enter_protected(self) -> Bench {
+        let mut bench = self;
         bench.segments(0);
         for vector in 0..=255 {
             let to = bench.handler(vector);
@@ -142,7 +164,12 @@ impl Bench {
 
     /// 64-bit mode at CPL 0, identity-mapped, as [`Bench::protected`] otherwise.
     pub(crate) fn long() -> Bench {
-        let mut bench = Bench::real();
+        Bench::real().enter_long()
+    }
+
+    /// See [`Bench::long`].
+    pub(crate) fn enter_long(self) -> Bench {
+        let mut bench = self;
         bench.segments(attr::L);
         for vector in 0..=255 {
             let to = bench.handler(vector);
@@ -197,6 +224,11 @@ impl Bench {
         v.regs[usize::from(gpr::RSP)] = STACK3;
         self.core().mode_changed();
         self
+    }
+
+    /// What has reached the bus.
+    pub(crate) fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().expect("no test panics with the lock")
     }
 
     pub(crate) fn core(&mut self) -> &mut Core {

@@ -94,16 +94,19 @@ impl Bus for BoardBus {
         self.with_chips(at, |chips, now| {
             let done = match msr {
                 APIC_BASE => chips.lapic.set_base(now, value).ok(),
-                TSC_DEADLINE => {
-                    // The counter is the guest's time in nanoseconds.
-                    chips.lapic.set_tsc_deadline(now, value, Some(VmTime(value)));
-                    Some(())
-                }
                 _ if X2APIC.contains(&msr) => chips.lapic.msr_write(now, msr, value).ok(),
                 _ => None,
             };
             (done, Some(Chip::Lapic))
         })
+    }
+
+    fn set_tsc_deadline(&mut self, at: u64, value: u64, due: u64) {
+        self.with_chips(at, |chips, now| {
+            // The counter is the guest's time in nanoseconds.
+            chips.lapic.set_tsc_deadline(now, value, Some(VmTime(due)));
+            ((), Some(Chip::Lapic))
+        });
     }
 
     fn tsc(&mut self, at: u64) -> u64 {
@@ -119,6 +122,17 @@ impl Bus for BoardBus {
             chips.lapic.set_cr8(value as u8);
             ((), Some(Chip::Lapic))
         });
+    }
+
+    fn set_ferr(&mut self, at: u64, active: bool) {
+        self.with_chips(at, |chips, _| {
+            chips.ferr.set_ferr(active);
+            ((), Some(Chip::CoprocessorError))
+        });
+    }
+
+    fn ignne(&mut self) -> bool {
+        lock(&self.chipset).ferr.ignne()
     }
 
     fn acknowledge(&mut self, at: u64) -> Option<u8> {

@@ -13,6 +13,7 @@ pub(super) enum Chip {
     Rtc,
     Dma,
     I8042,
+    CoprocessorError,
     Uart,
     Vga,
     Post,

@@ -15,6 +15,7 @@ mod wiring;
 mod tests;
 
 use brolga_devices::dma8237::DmaPair;
+use brolga_devices::ferr::CoprocessorError;
 use brolga_devices::hpet::Hpet;
 use brolga_devices::i8042::I8042;
 use brolga_devices::ioapic::{self, IoApic};
@@ -73,6 +74,7 @@ pub struct Chipset {
     rtc: Rtc,
     dma: DmaPair,
     i8042: I8042,
+    ferr: CoprocessorError,
     post: PostPort,
     debug: DebugConsole,
     port92: Port92,
@@ -131,6 +133,7 @@ impl Chipset {
             rtc: Rtc::new(unix_seconds),
             dma: DmaPair::new(),
             i8042: I8042::new(),
+            ferr: CoprocessorError::default(),
             post: PostPort::default(),
             debug: DebugConsole::default(),
             port92: Port92::default(),
@@ -161,6 +164,7 @@ impl Chipset {
         self.rtc.reset();
         self.dma.reset();
         self.i8042.reset();
+        self.ferr.reset();
         self.post.reset();
         self.debug.reset();
         self.port92.reset();

@@ -38,6 +38,7 @@ pub(super) fn table() -> Ranges<u16, Place> {
         at(0xa0..=0xa1, Chip::Pic, PicPair::SLAVE),
         at(0xc0..=0xdf, Chip::Dma, DMA_SECOND_PORTS),
         at(0xe9..=0xe9, Chip::Debug, 0),
+        at(0xf0..=0xf0, Chip::CoprocessorError, 0),
         at(0xf4..=0xf7, Chip::ExitPort, 0),
         at(vga::PORTS..=vga::PORTS_LAST, Chip::Vga, vga::PORTS),
         at(acpi::COM1_PORT..=acpi::COM1_PORT + 7, Chip::Uart, 0),
@@ -142,7 +143,7 @@ impl Chipset {
             Chip::Pm | Chip::Pci | Chip::ExitPort => {
                 self.read_wide(now, chip, offset, Width::W8) as u8
             }
-            Chip::Hpet | Chip::IoApic | Chip::Lapic => 0xff,
+            Chip::CoprocessorError | Chip::Hpet | Chip::IoApic | Chip::Lapic => 0xff,
         }
     }
 
@@ -158,6 +159,7 @@ impl Chipset {
             Chip::Rtc => self.rtc.write(now, offset, value),
             Chip::Dma => self.dma.write(now, dma_register(offset), value),
             Chip::I8042 => self.i8042.write(now, offset, value),
+            Chip::CoprocessorError => self.ferr.write(now, value),
             Chip::Uart => {
                 self.uart.write(now, offset, value);
                 self.collect_serial_output();

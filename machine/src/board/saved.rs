@@ -1,6 +1,7 @@
 //! The state of all chips, for hashes and snapshots.
 
 use brolga_devices::dma8237::DmaPairSaved;
+use brolga_devices::ferr::CoprocessorErrorSaved;
 use brolga_devices::hpet::HpetSaved;
 use brolga_devices::i8042::I8042Saved;
 use brolga_devices::ioapic::IoApicSaved;
@@ -30,6 +31,7 @@ pub struct ChipsetSaved {
     rtc: RtcSaved,
     dma: DmaPairSaved,
     i8042: I8042Saved,
+    ferr: CoprocessorErrorSaved,
     post: PostPortSaved,
     port92: Port92Saved,
     reset_control: ResetControlSaved,
@@ -54,6 +56,7 @@ impl Chipset {
             rtc,
             dma,
             i8042,
+            ferr,
             post,
             debug: _,
             port92,
@@ -85,6 +88,7 @@ impl Chipset {
             rtc: rtc.saved(),
             dma: dma.saved(),
             i8042: i8042.saved(),
+            ferr: ferr.saved(),
             post: post.saved(),
             port92: port92.saved(),
             reset_control: reset_control.saved(),

@@ -278,3 +278,41 @@ fn reset_clears_what_was_programmed() {
     assert!(!bench.chips().intr());
     assert_eq!(bench.look(30_000_000), None, "no timer runs");
 }
+
+#[test]
+fn an_x87_error_interrupts_through_the_slave_until_port_f0_is_written() {
+    let mut bench = Bench::new();
+    bench.chips().prepare_for_kernel();
+    // All masked but the cascade, and IRQ 13.
+    bench.program_pics(0xfb);
+    bench.out(0, 0xa1, 0xdf);
+    bench.bus.take_replan();
+    bench.bus.set_ferr(10, true);
+    assert!(bench.bus.take_replan(), "an interrupt has come");
+    assert_eq!(bench.bus.acknowledge(20), Some(0x2d));
+    assert!(!bench.bus.ignne());
+    bench.out(30, 0xf0, 0);
+    assert!(bench.bus.ignne(), "the handler may use the coprocessor");
+    bench.bus.set_ferr(40, false);
+    assert!(!bench.bus.ignne());
+    // End of interrupt; the line has gone down.
+    bench.outs(50, &[(0xa0, 0x20), (0x20, 0x20)]);
+    assert!(!bench.chips().intr());
+}
+
+#[test]
+fn the_tsc_deadline_is_met_when_it_is_due() {
+    const SPURIOUS: GuestPhys = GuestPhys(0xfee0_00f0);
+    const LVT_TIMER: GuestPhys = GuestPhys(0xfee0_0320);
+    const TSC_DEADLINE: u32 = 0x6e0;
+    let mut bench = Bench::new();
+    bench.bus.mmio_write(0, SPURIOUS, Width::W32, 0x1ff);
+    bench.bus.mmio_write(0, LVT_TIMER, Width::W32, 2 << 17 | 0x55);
+    bench.bus.set_tsc_deadline(10, 1 << 40, 500);
+    assert_eq!(bench.bus.msr_read(20, TSC_DEADLINE), Some(1 << 40));
+    assert_eq!(bench.look(499), Some(VmTime(500)));
+    assert!(!bench.chips().intr());
+    bench.look(500);
+    assert_eq!(bench.bus.acknowledge(500), Some(0x55));
+    assert_eq!(bench.bus.msr_read(510, TSC_DEADLINE), Some(0), "disarmed");
+}

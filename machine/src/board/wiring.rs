@@ -8,6 +8,7 @@
 //! | clock, or HPET 1         | 8     | 8                                    |
 //! | SCI                      | 9     | 9                                    |
 //! | mouse                    | 12    | 12                                   |
+//! | FERR# of the processor   | 13    | 13                                   |
 //! | HPET 0 to 2              |       | the pin that the comparator selects  |
 //!
 //! HPET 0 and 1 replace the 8254 and the clock while the HPET's legacy replacement is on. The
@@ -25,6 +26,7 @@ const KEYBOARD: u8 = 1;
 const COM1: u8 = 4;
 const CLOCK: u8 = 8;
 const MOUSE: u8 = 12;
+const COPROCESSOR: u8 = 13;
 
 const LINT0: usize = 0;
 
@@ -44,6 +46,7 @@ impl Chipset {
             (COM1, self.uart.irq.take()),
             (acpi::SCI, self.pm.sci.take()),
             (MOUSE, self.i8042.irq_aux.take()),
+            (COPROCESSOR, self.ferr.irq.take()),
         ];
         for (isa, change) in lines {
             self.drive_isa(isa, change);

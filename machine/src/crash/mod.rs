@@ -4,6 +4,7 @@ mod code;
 mod text;
 
 use brolga_cpu::exception;
+use brolga_cpu::system::interrupt::ChainLink;
 use brolga_gdb::{DebugTarget, Registers};
 use brolga_mmu::{Access, AccessKind};
 use serde::Serialize;
@@ -37,19 +38,10 @@ pub struct CrashReport {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Cause {
     /// The exception's name, such as `#PF`.
-    pub name: String,
-    /// Its vector.
-    pub vector: u8,
-    /// Its error code.
-    pub error: Option<u32>,
-    /// The faulting address, for page faults.
-    pub address: Option<u64>,
-    /// The code segment it was raised in.
-    pub cs: u16,
-    /// The instruction it was raised at.
-    pub rip: u64,
-    /// Which check failed.
-    pub why: String,
+    pub name: &'static str,
+    /// The attempt to deliver it.
+    #[serde(flatten)]
+    pub link: ChainLink,
 }
 
 /// A page walk.
@@ -81,15 +73,7 @@ impl CrashReport {
             .delivery
             .chain
             .iter()
-            .map(|link| Cause {
-                name: exception::name(link.vector).to_owned(),
-                vector: link.vector,
-                error: link.error,
-                address: link.address,
-                cs: link.cs,
-                rip: link.rip,
-                why: link.why.clone(),
-            })
+            .map(|link| Cause { name: exception::name(link.vector), link: link.clone() })
             .collect();
         let (bytes, code) = code::disassemble(machine, &registers, INSTRUCTIONS);
         let walks = chain.iter().filter_map(|cause| walk(machine, cause)).collect();
@@ -109,7 +93,7 @@ fn walk(machine: &Machine, cause: &Cause) -> Option<Walk> {
     const WRITE: u32 = 1 << 1;
     const USER: u32 = 1 << 2;
     const FETCH: u32 = 1 << 4;
-    let (linear, error) = (cause.address?, cause.error?);
+    let (linear, error) = (cause.link.address?, cause.link.error?);
     let kind = match error {
         _ if error & FETCH != 0 => AccessKind::Execute,
         _ if error & WRITE != 0 => AccessKind::Write,
@@ -123,4 +107,26 @@ fn walk(machine: &Machine, cause: &Cause) -> Option<Walk> {
     };
     let steps = probe.steps.iter().map(ToString::to_string).chain([outcome]).collect();
     Some(Walk { linear, steps })
+}
+
+#[cfg(test)]
+mod tests {
+    use brolga_cpu::exception::Why;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_is_one_flat_object() {
+        let why = Why::IdtLimit { vector: 14, limit: 0xff };
+        let link = ChainLink { vector: 13, error: Some(0x72), address: None, cs: 8, rip: 9, why };
+        let cause = Cause { name: exception::name(link.vector), link };
+        let expected = json!({
+            "name": "#GP", "vector": 13, "error": 0x72, "address": null, "cs": 8, "rip": 9,
+            "why": "IDT entry 14 beyond limit 0x0ff",
+        });
+        assert_eq!(serde_json::to_value(&cause).expect("plain data"), expected);
+        let text = "#GP (error code 0x72) at 0008:9: IDT entry 14 beyond limit 0x0ff";
+        assert_eq!(cause.to_string(), text);
+    }
 }

@@ -50,17 +50,18 @@ impl CrashReport {
 
 impl Display for Cause {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self.name.as_str() {
-            "interrupt" => write!(f, "interrupt {:#04x}", self.vector)?,
+        let link = &self.link;
+        match self.name {
+            "interrupt" => write!(f, "interrupt {:#04x}", link.vector)?,
             name => f.write_str(name)?,
         }
-        if let Some(error) = self.error {
+        if let Some(error) = link.error {
             write!(f, " (error code {error:#x})")?;
         }
-        if let Some(address) = self.address {
+        if let Some(address) = link.address {
             write!(f, " for address {address:#x}")?;
         }
-        write!(f, " at {:04x}:{:x}: {}", self.cs, self.rip, self.why)
+        write!(f, " at {:04x}:{:x}: {}", link.cs, link.rip, link.why)
     }
 }
 

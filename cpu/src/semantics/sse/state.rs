@@ -9,6 +9,7 @@ use crate::backend::Backend;
 use crate::core::{By, Core, Exit};
 use crate::exception::{Exception, vector};
 use crate::insn::{Insn, bits};
+use crate::semantics::x87::release_ferr;
 use crate::vcpu::{cr0, cr4, gpr};
 use crate::vector::mxcsr;
 use crate::x87::X87;
@@ -122,6 +123,7 @@ pub fn fxrstor(core: &mut Core, i: &Insn) -> Result<(), Exit> {
     let area = read(core, at)?;
     core.vcpu.mxcsr = mxcsr_of(core, &area)?;
     core.vcpu.x87.fxrstor(i.has(bits::WIDE), &area);
+    release_ferr(core);
     load_xmm(core, &area);
     Ok(())
 }
@@ -198,6 +200,7 @@ pub fn xrstor(core: &mut Core, i: &Insn) -> Result<(), Exit> {
         } else {
             core.vcpu.x87 = X87::default();
         }
+        release_ferr(core);
     }
     if requested & SSE_COMPONENT != 0 {
         let initial = [0; LEGACY as usize];

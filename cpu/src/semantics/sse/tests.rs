@@ -178,6 +178,7 @@ fn a_pending_x87_exception_comes_before_an_mmx_instruction() {
     let head = peek(&core, AREA);
     poke(&core, AREA, head & !0xffff_ffff | 1 << 16 | 0x037e);
     assert_eq!(execute(&mut core, FXRSTOR64), Ok(()));
+    core.vcpu.sys.cr0 |= cr0::NE;
     for bytes in [PADDB_MMX, EMMS] {
         let e = execute(&mut core, bytes).expect_err("#MF");
         assert_eq!(e.vector, vector::MF);

@@ -35,7 +35,7 @@ fn triple_fault_tells_its_causes() {
     let chain = &b.core().delivery.chain;
     let vectors: Vec<u8> = chain.iter().map(|l| l.vector).collect();
     assert_eq!(vectors, [vector::UD, vector::GP, vector::GP, vector::DF, vector::GP]);
-    assert_eq!(chain[1].why, "IDT entry 6 beyond limit 0x00f");
+    assert_eq!(chain[1].why.to_string(), "IDT entry 6 beyond limit 0x00f");
     assert_eq!(chain[1].error, Some(6 << 3 | 3), "IDT and EXT");
     assert_eq!(chain[0].rip, CODE);
 }
@@ -197,6 +197,121 @@ fn general_detect_faults_on_debug_register_access() {
     assert_eq!(b.fault(), (vector::DB, None));
     assert!(b.core().vcpu.sys.dr6 & 1 << 13 != 0);
     assert_eq!(b.core().vcpu.sys.dr7 & 1 << 13, 0);
+}
+
+#[test]
+fn icebp_is_a_debug_trap_that_no_privilege_stops() {
+    const ICEBP: [u8; 1] = [0xf1];
+    // The gate's DPL is 0: INT 1 faults there.
+    let mut b = Bench::protected().user();
+    b.step(&[0xcd, vector::DB]);
+    assert_eq!(b.fault(), (vector::GP, Some(1 << 3 | 2)));
+
+    let mut b = Bench::protected().user();
+    let dr6 = b.core().vcpu.sys.dr6;
+    b.step(&ICEBP);
+    assert_eq!((b.ip(), b.core().vcpu.cpl), (b.handler(vector::DB), 0));
+    assert_eq!(b.get(STACK - 20, 4), CODE + 1, "a trap: the next instruction");
+    assert_eq!(b.get(STACK - 12, 4) & rflags::RF, 0);
+    assert_eq!(b.core().vcpu.sys.dr6, dr6);
+
+    let mut b = Bench::protected();
+    b.put(IDT + 8 + 5, 1, 0x0e);
+    b.step(&ICEBP);
+    assert_eq!(b.fault(), (vector::NP, Some(1 << 3 | 3)), "gate not present: EXT is set");
+    assert_eq!(b.get(STACK - 12, 4), CODE, "ICEBP is restarted");
+}
+
+#[test]
+fn bound_compares_signed_and_faults_outside() {
+    const AT: u64 = 0x4000;
+    // bound eax, [edi], and with 16 bits.
+    let codes: [(&[u8], usize); 2] = [(&[0x62, 0x07], 4), (&[0x66, 0x62, 0x07], 2)];
+    for (code, bytes) in codes {
+        for (index, inside) in [(-3, false), (-2, true), (0, true), (5, true), (6, false)] {
+            let mut b = Bench::protected();
+            b.put(AT, bytes, -2_i64 as u64);
+            b.put(AT + bytes as u64, bytes, 5);
+            b.set(gpr::RDI, AT);
+            b.set(gpr::RAX, u64::from(index as u32));
+            b.step(code);
+            let raised = (!b.quiet()).then(|| b.fault());
+            assert_eq!(raised, (!inside).then_some((vector::BR, None)), "{index} of {bytes} bytes");
+            if !inside {
+                assert_eq!(b.get(STACK - 12, 4), CODE, "a fault: BOUND itself");
+            }
+        }
+    }
+    let mut b = Bench::long();
+    b.step(&[0x62, 0x07, 0x90, 0x90]);
+    assert_eq!(b.fault(), (vector::UD, None), "64-bit code has no BOUND");
+}
+
+/// Two iterations of `rep movsb` with ECX = 3, before the next instruction.
+fn two_of_three_iterations() -> Bench {
+    let mut b = Bench::protected();
+    b.set(gpr::RCX, 3);
+    b.set(gpr::RSI, 0x4000);
+    b.set(gpr::RDI, 0x5000);
+    b.core().vcpu.eflags |= rflags::IF;
+    b.run(&REP_MOVSB, 2);
+    b
+}
+
+const REP_MOVSB: [u8; 2] = [0xf3, 0xa4];
+
+#[test]
+fn an_interrupt_between_iterations_pushes_rf() {
+    let mut b = two_of_three_iterations();
+    b.core().lines.intr = true;
+    b.go(1);
+    assert_eq!(b.get(STACK - 12, 4), CODE, "the repetition goes on afterwards");
+    assert_eq!(b.get(STACK - 4, 4) & rflags::RF, rflags::RF);
+    assert!(!b.core().vcpu.repeating);
+
+    let mut b = two_of_three_iterations();
+    b.go(1);
+    b.core().lines.intr = true;
+    b.go(1);
+    assert_eq!(b.get(STACK - 12, 4), CODE + 2, "after the last iteration");
+    assert_eq!(b.get(STACK - 4, 4) & rflags::RF, 0);
+}
+
+#[test]
+fn a_trap_between_iterations_pushes_rf() {
+    let mut b = Bench::protected();
+    b.set(gpr::RCX, 2);
+    b.core().vcpu.eflags |= rflags::TF;
+    b.run(&[0xf3, 0x6e], 2); // rep outsb
+    assert_eq!(b.fault(), (vector::DB, None));
+    assert_eq!((b.get(STACK - 12, 4), b.reg(gpr::RCX)), (CODE, 1));
+    assert_eq!(b.get(STACK - 4, 4) & rflags::RF, rflags::RF);
+}
+
+#[test]
+fn an_instruction_breakpoint_strikes_before_the_first_iteration_only() {
+    let mut b = Bench::protected();
+    b.core().vcpu.sys.dr[0] = CODE;
+    b.core().vcpu.sys.dr7 = 0x402;
+    b.core().vcpu.eflags |= rflags::RF;
+    b.set(gpr::RCX, 3);
+    b.set(gpr::RSI, 0x4000);
+    b.set(gpr::RDI, 0x5000);
+    b.run(&REP_MOVSB, 3);
+    assert!(b.quiet());
+    assert_eq!((b.ip(), b.reg(gpr::RCX)), (CODE + 2, 0));
+}
+
+#[test]
+fn each_port_access_of_a_repetition_has_its_own_time() {
+    let mut b = Bench::protected();
+    b.set(gpr::RCX, 4);
+    b.set(gpr::RSI, 0x4000);
+    b.put(0x4000, 4, 0x0403_0201);
+    b.run(&[0x90, 0xf3, 0x6e], 3); // nop; rep outsb
+    b.go(2);
+    assert_eq!(b.seen().outputs, [(1, 1), (2, 2), (3, 3), (4, 4)]);
+    assert_eq!((b.ip(), b.core().now()), (CODE + 3, 5));
 }
 
 /// Virtual-8086 mode with VME, IOPL 0.

@@ -3,7 +3,7 @@
 use crate::cpuid::{CpuModel, Feature};
 use crate::exception::vector;
 use crate::system::testing::*;
-use crate::vcpu::{SegReg, attr, cr0, cr4, efer, gpr, rflags};
+use crate::vcpu::{RIP, SegReg, attr, cr0, cr4, efer, gpr, rflags};
 
 const WRMSR: [u8; 2] = [0x0f, 0x30];
 const RDMSR: [u8; 2] = [0x0f, 0x32];
@@ -224,6 +224,32 @@ fn writing_the_tsc_shows_in_tsc_adjust() {
 }
 
 #[test]
+fn machine_check_banks_take_control_and_report_nothing() {
+    const MCG_CAP: u64 = 0x179;
+    const MCG_CTL: u64 = 0x17b;
+    const MC0_CTL: u64 = 0x400;
+    let mut b = Bench::protected();
+    let banks = rdmsr(&mut b, MCG_CAP) & 0xff;
+    assert_eq!(banks, 10);
+    for ctl in (0..banks).map(|n| MC0_CTL + 4 * n).chain([MCG_CTL]) {
+        wrmsr(&mut b, ctl, u64::MAX);
+        assert_eq!(rdmsr(&mut b, ctl), u64::MAX, "{ctl:#x}");
+    }
+    for report in (MC0_CTL + 1..=MC0_CTL + 3).chain([MC0_CTL + 4 * banks - 1]) {
+        wrmsr(&mut b, report, 0);
+        assert_eq!(rdmsr(&mut b, report), 0, "{report:#x}");
+    }
+    assert!(b.quiet());
+    wrmsr(&mut b, MC0_CTL + 1, 1);
+    assert_eq!(b.fault(), (vector::GP, Some(0)), "a status that is not 0");
+    for (model, msr) in [("max", MC0_CTL + 4 * banks), ("pentium", MC0_CTL)] {
+        let mut b = Bench::with_model(model).enter_protected();
+        rdmsr(&mut b, msr);
+        assert_eq!(b.fault(), (vector::GP, Some(0)), "{model}");
+    }
+}
+
+#[test]
 fn popf_respects_privilege() {
     let mut b = Bench::protected().user();
     b.put(STACK3, 4, rflags::IF | rflags::IOPL | rflags::CF | rflags::AC | rflags::VIP);
@@ -301,4 +327,51 @@ fn older_models_lack_registers_and_modes() {
     b.step(&MOV_CR4_EAX);
     assert!(!b.quiet(), "CR4.PAE does not exist");
     assert_eq!(b.core().vcpu.sys.cr4, 0);
+}
+
+#[test]
+fn the_tsc_deadline_is_in_the_guests_own_time() {
+    const TSC: u32 = 0x10;
+    const TSC_ADJUST: u32 = 0x3b;
+    const TSC_DEADLINE: u32 = 0x6e0;
+    let mut b = Bench::protected();
+    let mut write = |msr: u32, v: u64| {
+        b.set(RIP, CODE);
+        b.set(gpr::RCX, msr.into());
+        b.set(gpr::RAX, v & 0xffff_ffff);
+        b.set(gpr::RDX, v >> 32);
+        let at = b.core().now();
+        b.step(&WRMSR);
+        assert!(b.quiet());
+        (at, b.seen().deadline)
+    };
+    // The bus counts instructions.
+    assert_eq!(write(TSC_DEADLINE, 5000), (0, (5000, 5000)));
+    assert_eq!(write(TSC, 1000), (1, (5000, 4001)), "999 ahead: due that much earlier");
+    assert_eq!(write(TSC_ADJUST, 0), (2, (5000, 5000)));
+    assert_eq!(write(TSC_ADJUST, u64::MAX), (3, (5000, 5001)));
+    assert_eq!(write(TSC, 6000), (4, (5000, 4)), "it has passed");
+    assert_eq!(write(TSC_DEADLINE, 0), (5, (0, 5)), "disarmed");
+    assert_eq!(write(TSC, 1 << 63), (6, (0, 5)), "stays so");
+    assert_eq!(write(TSC_DEADLINE, (1 << 63) + 100), (7, ((1 << 63) + 100, 106)));
+}
+
+#[test]
+fn models_with_leaf_2_describe_their_tlbs() {
+    // TLBs for 4 KiB pages among the descriptors (SDM vol. 2, table 3-12).
+    const INSTRUCTION: [u8; 2] = [0x51, 0xb2];
+    const DATA: [u8; 1] = [0x03];
+    for name in CpuModel::names() {
+        let m = CpuModel::by_name(name).expect(name);
+        if m.leaf(0, 0, false).eax < 2 {
+            continue;
+        }
+        let leaf = m.leaf(2, 0, false);
+        assert_eq!(leaf.eax & 0xff, 1, "{name}: one query tells all");
+        let rest = [leaf.eax >> 8, leaf.ebx, leaf.ecx, leaf.edx];
+        assert!(rest.iter().all(|word| word >> 31 == 0), "{name}: valid");
+        let descriptors: Vec<u8> = rest.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let has = |kind: &[u8]| descriptors.iter().any(|d| kind.contains(d));
+        assert!(has(&INSTRUCTION) && has(&DATA), "{name}: {descriptors:02x?}");
+    }
 }

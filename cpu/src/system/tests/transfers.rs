@@ -1,8 +1,9 @@
 //! Far transfers, returns and task switches.
 
+use crate::cpuid::CpuModel;
 use crate::exception::vector;
 use crate::system::testing::*;
-use crate::vcpu::{SegReg, attr, gpr, rflags};
+use crate::vcpu::{SegReg, attr, efer, gpr, rflags};
 
 /// JMP FAR 0x33:... to an arbitrary selector: EA off32 sel16.
 fn far(opcode: u8, selector: u16, offset: u32) -> Vec<u8> {
@@ -196,6 +197,63 @@ fn task_switch_by_call_and_back_by_iret() {
     assert_eq!(b.get(TSS2 + 0x24, 4) & rflags::NT, 0, "NT cleared in the saved flags");
 }
 
+/// A 16-bit task at [`TSS2`] that starts at ENTRY (SDM vol. 3, figure 7-10).
+fn sixteen_bit_task(b: &mut Bench) {
+    b.set_descriptor(FREE, descriptor(TSS2, 0x2b, attr::P | 1));
+    for (offset, v) in [
+        (0x0e, ENTRY),
+        (0x10, rflags::FIXED | rflags::CF),
+        (0x12, 0xaaaa),
+        (0x1a, 0x5000),
+        (0x22, DATA0.into()),
+        (0x24, CODE0.into()),
+        (0x26, DATA0.into()),
+        (0x28, DATA0.into()),
+    ] {
+        b.put(TSS2 + offset, 2, v);
+    }
+}
+
+#[test]
+fn sixteen_bit_task_switch_and_back() {
+    let mut b = Bench::protected();
+    sixteen_bit_task(&mut b);
+    b.core().vcpu.segs[SegReg::Fs as usize] = flat(DATA0, attr::P | attr::S | attr::RW);
+    b.set(gpr::RBX, 0x1234_5678);
+    b.step(&far(0x9a, FREE, 0));
+    assert!(b.quiet(), "{:?}", b.core().delivery.chain);
+    assert_eq!((b.ip(), b.reg(gpr::RAX), b.reg(gpr::RSP)), (ENTRY, 0xaaaa, 0x5000));
+    assert_eq!((b.selector(SegReg::Es), b.selector(SegReg::Cs)), (DATA0, CODE0));
+    assert_eq!(b.selector(SegReg::Fs), 0, "the format has no FS");
+    assert!(b.core().vcpu.flags.cf() && b.core().vcpu.eflags & rflags::NT != 0);
+    assert_eq!(b.get(TSS2, 2), u64::from(TASK), "back link");
+    assert_eq!(b.get(TSS + 0x34, 4), 0x1234_5678, "the old task's format has 32 bits");
+    assert_eq!(b.get(GDT + u64::from(FREE) + 5, 1), 0x83, "new task busy");
+
+    b.set(gpr::RDI, 0x8765_4321);
+    b.step(&[0xcf]);
+    assert!(b.quiet(), "{:?}", b.core().delivery.chain);
+    assert_eq!((b.ip(), b.reg(gpr::RBX)), (CODE + 7, 0x1234_5678));
+    assert_eq!(b.selector(SegReg::Fs), DATA0, "the old task's format has FS");
+    assert_eq!(b.get(TSS2 + 0x0e, 2), ENTRY + 1);
+    assert_eq!(b.get(TSS2 + 0x20, 2), 0x4321, "DI, the last register");
+    assert_eq!(b.get(TSS2 + 0x22, 2), DATA0.into(), "ES behind it");
+    assert_eq!(b.get(TSS2 + 0x10, 2) & rflags::NT, 0, "NT cleared in the saved flags");
+    assert_eq!(b.get(GDT + u64::from(FREE) + 5, 1), 0x81, "nested task available again");
+}
+
+#[test]
+fn a_sixteen_bit_tss_may_be_smaller() {
+    for (limit, fault) in [(0x2b, None), (0x2a, Some((vector::TS, Some(FREE.into()))))] {
+        let mut b = Bench::protected();
+        sixteen_bit_task(&mut b);
+        b.set_descriptor(FREE, descriptor(TSS2, limit, attr::P | 1));
+        b.step(&far(0xea, FREE, 0));
+        let raised = (!b.quiet()).then(|| b.fault());
+        assert_eq!(raised, fault);
+    }
+}
+
 #[test]
 fn faults_after_the_commit_point_belong_to_the_new_task() {
     let mut b = Bench::protected();
@@ -243,6 +301,48 @@ fn syscall_and_sysret() {
     assert_eq!((b.ip(), b.core().vcpu.cpl), (CODE + 2, 3));
     assert_eq!((b.selector(SegReg::Cs), b.selector(SegReg::Ss)), (0x23, 0x1b));
     assert!(b.core().vcpu.eflags & rflags::IF != 0);
+}
+
+/// Compatibility mode at CPL 3, with SYSCALL set up.
+fn compatibility(model: CpuModel) -> Bench {
+    let mut b = Bench::with_cpu(model).enter_long().user();
+    let v = &mut b.core().vcpu;
+    v.sys.star = 0x0010_0008 << 32;
+    v.sys.cstar = ENTRY;
+    let cs = &mut v.segs[SegReg::Cs as usize];
+    cs.attr = cs.attr & !attr::L | attr::DB;
+    b.core().mode_changed();
+    b
+}
+
+#[test]
+fn syscall_in_compatibility_mode_is_amds() {
+    const SYSCALL: [u8; 2] = [0x0f, 0x05];
+    let mut intel = compatibility(CpuModel::default());
+    intel.step(&SYSCALL);
+    assert_eq!(intel.fault(), (vector::UD, None));
+
+    let mut amd = compatibility(CpuModel::default().by_amd());
+    amd.step(&SYSCALL);
+    assert!(amd.quiet());
+    assert_eq!((amd.ip(), amd.reg(gpr::RCX), amd.core().vcpu.cpl), (ENTRY, CODE + 2, 0));
+    assert!(amd.core().vcpu.code64(), "CSTAR names 64-bit code");
+    // SYSRET without REX.W: back to compatibility mode.
+    amd.step(&[0x0f, 0x07]);
+    assert_eq!((amd.ip(), amd.core().vcpu.cpl), (CODE + 2, 3));
+    assert!(!amd.core().vcpu.code64());
+}
+
+#[test]
+fn syscall_in_protected_mode_is_amds_too() {
+    let mut b = Bench::with_cpu(CpuModel::default().by_amd()).enter_protected().user();
+    let sys = &mut b.core().vcpu.sys;
+    sys.efer |= efer::SCE;
+    sys.star = 0x0010_0008 << 32 | ENTRY;
+    b.core().vcpu.eflags |= rflags::IF;
+    b.step(&[0x0f, 0x05]);
+    assert_eq!((b.ip(), b.reg(gpr::RCX), b.core().vcpu.cpl), (ENTRY, CODE + 2, 0));
+    assert_eq!(b.core().vcpu.eflags & rflags::IF, 0);
 }
 
 #[test]
