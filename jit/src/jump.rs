@@ -9,7 +9,9 @@ pub(crate) const JUMP_BITS: u32 = 14;
 /// Link cells there are.
 const CELLS: usize = 1 << 20;
 
-/// An entry: generated code compares the first two fields and jumps to the third.
+/// An entry: generated code compares the first two fields and jumps to the third. If only the key
+/// differs, and not in the mode, it asks the TLB whether the page is still where it was: kernels
+/// run the same code in many address spaces.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub(crate) struct JumpEntry {
@@ -19,12 +21,13 @@ pub(crate) struct JumpEntry {
     pub(crate) key: u64,
     /// The host address of the region.
     pub(crate) code: u64,
-    unused: u64,
+    /// The TLB's addend for the target's page.
+    pub(crate) addend: u64,
 }
 
 impl JumpEntry {
     /// No key has all bits set.
-    const NONE: JumpEntry = JumpEntry { linear: 0, key: u64::MAX, code: 0, unused: 0 };
+    const NONE: JumpEntry = JumpEntry { linear: 0, key: u64::MAX, code: 0, addend: 0 };
 }
 
 /// The table and the cells.
@@ -55,9 +58,9 @@ impl Jumps {
     }
 
     /// Enters a target; the slot it took.
-    pub(crate) fn enter(&mut self, at: Linear, key: JumpKey, code: u64) -> u32 {
+    pub(crate) fn enter(&mut self, at: Linear, key: JumpKey, code: u64, addend: u64) -> u32 {
         let slot = Self::slot(at, key);
-        self.table[slot] = JumpEntry { linear: at.0, key: key.number(), code, unused: 0 };
+        self.table[slot] = JumpEntry { linear: at.0, key: key.number(), code, addend };
         slot as u32
     }
 

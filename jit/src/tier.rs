@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use brolga_cpu::block::{BlockCache, JumpKey, Mode};
+use brolga_cpu::block::{BlockCache, Mode};
 use brolga_cpu::core::tier::{Left, Tier};
 use brolga_cpu::core::{Core, is_canonical};
-use brolga_mmu::{GuestPhys, Linear, PAGE_SIZE};
+use brolga_mmu::{GuestPhys, Linear, PAGE_SIZE, TlbEntry};
 use rustc_hash::FxBuildHasher;
 
 use crate::arena::{ArenaError, CodeArena, CodeId};
@@ -256,7 +256,7 @@ impl Jit {
         let place = core.mem.tlb.fetched_from(at)?;
         let id = *self.by_place.get(&(place, core.mode()))?;
         if known.is_none() {
-            self.remember(id, at, key);
+            self.remember(core, id, at);
         }
         let region = self.regions[id as usize].as_mut()?;
         if let Some((cell, _)) = link {
@@ -267,9 +267,14 @@ impl Jit {
     }
 
     /// Makes the jump cache lead from `at` to a region.
-    fn remember(&mut self, id: RegionId, at: Linear, key: JumpKey) {
+    fn remember(&mut self, core: &Core, id: RegionId, at: Linear) {
+        let entry = core.mem.tlb.current_entry(at);
+        let fetched = TlbEntry::hit(entry.exec, at, 1);
+        // No page is mapped there.
+        let addend = if fetched { entry.addend } else { u64::MAX };
         if let Some(region) = self.regions[id as usize].as_mut() {
-            region.slots.push(self.jumps.enter(at, key, region.entry));
+            let slot = self.jumps.enter(at, core.jump_key(), region.entry, addend);
+            region.slots.push(slot);
         }
     }
 }
@@ -329,7 +334,7 @@ impl Tier for Jit {
             return false;
         }
         let Some(id) = self.region(core, blocks, place, at) else { return false };
-        self.remember(id, at, core.jump_key());
+        self.remember(core, id, at);
         true
     }
 

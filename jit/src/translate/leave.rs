@@ -2,7 +2,7 @@
 //! at its end, for another region.
 
 use brolga_cpu::core::translated::offset;
-use brolga_mmu::Width;
+use brolga_mmu::{TlbEntry, Width};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{Block, InstBuilder, Value, types};
 
@@ -194,26 +194,57 @@ impl Translator<'_> {
         let cache = self.f.ins().load(types::I64, trusted(), self.core, at(offset::JUMP_CACHE));
         let entry = self.f.ins().iadd(cache, index);
         let snapshot = self.snapshot();
-        let miss = self.cold_block();
-        let same = |t: &mut Self, field: usize, v: Value| {
-            let there = t.f.ins().load(types::I64, trusted(), entry, at(field));
-            let same = t.f.ins().icmp(IntCC::Equal, there, v);
-            let on = t.f.create_block();
-            t.f.ins().brif(same, on, &[], miss, &[]);
-            t.f.seal_block(on);
-            t.f.switch_to_block(on);
-        };
-        same(self, std::mem::offset_of!(JumpEntry, linear), linear);
+        let (miss, other_key) = (self.cold_block(), self.cold_block());
+        let (same_address, found) = (self.f.create_block(), self.f.create_block());
+        let field =
+            |t: &mut Self, offset: usize| t.f.ins().load(types::I64, trusted(), entry, at(offset));
+        let there = field(self, std::mem::offset_of!(JumpEntry, linear));
+        let same = self.f.ins().icmp(IntCC::Equal, there, linear);
+        self.f.ins().brif(same, same_address, &[], miss, &[]);
+        self.f.seal_block(same_address);
+        self.f.switch_to_block(same_address);
+        let its = field(self, std::mem::offset_of!(JumpEntry, key));
         let key = self.f.ins().load(types::I64, trusted(), self.core, at(offset::KEY));
-        same(self, std::mem::offset_of!(JumpEntry, key), key);
+        let same = self.f.ins().icmp(IntCC::Equal, its, key);
+        self.f.ins().brif(same, found, &[], other_key, &[]);
+        self.f.seal_block(other_key);
+        self.f.switch_to_block(other_key);
+        let addend = field(self, std::mem::offset_of!(JumpEntry, addend));
+        let holds = self.still_mapped(linear, its, key, addend);
+        let renew = self.cold_block();
+        self.f.ins().brif(holds, renew, &[], miss, &[]);
+        self.f.seal_block(renew);
+        self.f.switch_to_block(renew);
+        let key_at = at(std::mem::offset_of!(JumpEntry, key));
+        self.f.ins().store(trusted(), key, entry, key_at);
+        self.f.ins().jump(found, &[]);
+        self.f.seal_block(found);
         self.f.seal_block(miss);
-        let code = at(std::mem::offset_of!(JumpEntry, code));
-        let code = self.f.ins().load(types::I64, trusted(), entry, code);
+        self.f.switch_to_block(found);
+        let code = field(self, std::mem::offset_of!(JumpEntry, code));
         let mark = self.mark();
         self.tail_call(code, ip, &snapshot);
         self.forget_since(mark);
         self.f.switch_to_block(miss);
         self.miss(ip, &snapshot);
+    }
+
+    /// Whether a jump entry with another key holds: in the same mode, for a page that may be
+    /// executed and lies where it did.
+    fn still_mapped(&mut self, linear: Value, its: Value, key: Value, addend: Value) -> Value {
+        let differ = self.f.ins().bxor(its, key);
+        let modes = self.f.ins().band_imm_u(differ, 0xffff);
+        let page = self.tlb_entry(linear);
+        let tag = at(std::mem::offset_of!(TlbEntry, exec));
+        let tag = self.f.ins().load(types::I64, trusted(), page, tag);
+        let outside = self.f.ins().isub(linear, tag);
+        let outside = self.f.ins().ushr_imm_u(outside, 12);
+        let now = at(std::mem::offset_of!(TlbEntry, addend));
+        let now = self.f.ins().load(types::I64, trusted(), page, now);
+        let moved = self.f.ins().bxor(now, addend);
+        let wrong = self.f.ins().bor(modes, outside);
+        let wrong = self.f.ins().bor(wrong, moved);
+        self.f.ins().icmp_imm_u(IntCC::Equal, wrong, 0)
     }
 
     /// The jump cache knows nothing: a target that is not canonical is never in it.

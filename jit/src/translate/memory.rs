@@ -88,12 +88,17 @@ impl Translator<'_> {
         self.f.ins().uload32(trusted(), self.core, limit)
     }
 
+    /// The address of the TLB's entry for a linear address.
+    pub(super) fn tlb_entry(&mut self, linear: Value) -> Value {
+        let by = self.f.ins().ushr_imm_u(linear, SHIFT);
+        let by = self.f.ins().band_imm_u(by, MASK);
+        self.f.ins().iadd(self.tlb, by)
+    }
+
     /// Looks an address up in the TLB.
     pub(super) fn host(&mut self, size: u64, linear: Value, write: bool) -> Value {
         let leave = self.leave_block();
-        let by = self.f.ins().ushr_imm_u(linear, SHIFT);
-        let by = self.f.ins().band_imm_u(by, MASK);
-        let entry = self.f.ins().iadd(self.tlb, by);
+        let entry = self.tlb_entry(linear);
         let tag = if write {
             std::mem::offset_of!(TlbEntry, write)
         } else {
