@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::machine::Machine;
 pub use code::CodeLine;
+pub(crate) use code::disassemble;
 
 /// Instructions shown from CS:RIP on.
 const INSTRUCTIONS: usize = 8;
@@ -91,7 +92,7 @@ impl CrashReport {
                 why: link.why.clone(),
             })
             .collect();
-        let (bytes, code) = code::disassemble(machine, &registers, INSTRUCTIONS);
+        let (bytes, code) = disassemble(machine, &registers, INSTRUCTIONS);
         let walks = chain.iter().filter_map(|cause| walk(machine, cause)).collect();
         let transfers = core
             .trail
