@@ -152,12 +152,13 @@ impl Core {
         self.progress.slice_end.saturating_sub(self.now()).max(1)
     }
 
-    /// Counts the iterations of a repetition that has completed: the instruction is one of them.
+    /// Counts the last iterations of a repetition that has completed: the instruction is one of
+    /// them.
     pub(crate) fn retire_iterations(&mut self, done: u64) {
         self.progress.retired += done.saturating_sub(1);
     }
 
-    /// Counts the iterations of a repetition that is to be resumed.
+    /// Counts iterations of a repetition that goes on.
     pub(crate) fn retire_partial(&mut self, done: u64) {
         self.progress.retired += done;
     }

@@ -44,30 +44,27 @@ fn repeat(
     let mut count = core.reg(i.addrsize, gpr::RCX);
     let budget = core.iterations_left();
     let mut done = 0;
+    // Iterations that are not counted yet: an access to a device finds the time of its own.
+    let mut last = 0;
     while count != 0 {
+        core.retire_partial(last);
         if done >= budget || done > 0 && core.must_leave() {
-            core.retire_partial(done);
             return Err(Exit::Again);
         }
         let mut ends = false;
-        let mut steps = bulk(core, i, count.min(budget - done));
-        if steps == 0 {
-            match one(core, i) {
-                Ok(last) => (ends, steps) = (last, 1),
-                Err(exit) => {
-                    core.retire_partial(done);
-                    return Err(exit);
-                }
-            }
+        last = bulk(core, i, count.min(budget - done));
+        if last == 0 {
+            ends = one(core, i)?;
+            last = 1;
         }
-        done += steps;
-        count -= steps;
+        done += last;
+        count -= last;
         core.set_reg(i.addrsize, gpr::RCX, count);
         if ends {
             break;
         }
     }
-    core.retire_iterations(done);
+    core.retire_iterations(last);
     Ok(())
 }
 

@@ -5,8 +5,9 @@ mod test;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::Result;
-use brolga_tests::fuzz::{Cases, Target};
+use anyhow::{Result, anyhow};
+use brolga_machine::accel::EngineSpec;
+use brolga_tests::fuzz::{Cases, Target, programs};
 use brolga_tests::{bench, guests};
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -33,6 +34,12 @@ enum Task {
         /// The seed of the first case
         #[arg(long, default_value_t = 0)]
         seed: u64,
+        /// For programs: the two engines, as `brolga lockstep` takes them
+        #[arg(long, value_name = "ENGINE,ENGINE", value_delimiter = ',', num_args = 1)]
+        engines: Vec<EngineSpec>,
+        /// For programs: show the program of this seed, and run it alone
+        #[arg(long, value_name = "SEED")]
+        replay: Option<u64>,
     },
 }
 
@@ -62,13 +69,32 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Guests { refresh } => println!("{}", guests::fetch(refresh)?),
         Task::Bench(Bench::Interp { rounds }) => println!("{}", bench::interpreter_boot(rounds)?),
         Task::Fuzz { target: None, .. } => list_targets(),
-        Task::Fuzz { target: Some(target), count, seed } => {
+        Task::Fuzz { target: Some(target), count, seed, engines, replay } => {
             let started = Instant::now();
-            target.run(Cases { first: seed, count })?;
-            println!("{count} cases passed in {:.1} s", started.elapsed().as_secs_f32());
+            let cases = match replay {
+                Some(seed) => Cases { first: seed, count: 1 },
+                None => Cases { first: seed, count },
+            };
+            match target {
+                Target::Programs => fuzz_programs(cases, engines, replay.is_some())?,
+                _ => target.run(cases)?,
+            }
+            let seconds = started.elapsed().as_secs_f32();
+            println!("{} cases passed in {seconds:.1} s", cases.count);
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn fuzz_programs(cases: Cases, engines: Vec<EngineSpec>, shows: bool) -> Result<()> {
+    let engines = match engines.len() {
+        0 => programs::default_engines(),
+        _ => engines.try_into().map_err(|_| anyhow!("--engines takes two"))?,
+    };
+    if shows {
+        print!("{}", programs::describe(cases.first));
+    }
+    programs::run(cases, &engines)
 }
 
 fn list_targets() {
