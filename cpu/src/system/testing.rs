@@ -34,7 +34,8 @@ pub(crate) const FREE: u16 = 0x38;
 const DATA_RIGHTS: u32 = attr::P | attr::S | attr::RW | attr::ACCESSED | attr::DB | attr::G;
 const CODE_RIGHTS: u32 = DATA_RIGHTS | attr::CODE;
 
-/// A bus whose ports read as their own number and whose time is the instruction count.
+/// A bus whose ports read as their own number, whose memory-mapped registers read as the time,
+/// and whose time is the instruction count.
 #[derive(Default)]
 struct TestBus {
     cr8: u64,
@@ -45,8 +46,8 @@ impl Bus for TestBus {
         port.into()
     }
     fn port_write(&mut self, _: u64, _: u16, _: Width, _: u64) {}
-    fn mmio_read(&mut self, _: u64, _: GuestPhys, w: Width) -> u64 {
-        w.mask()
+    fn mmio_read(&mut self, at: u64, _: GuestPhys, w: Width) -> u64 {
+        at & w.mask()
     }
     fn mmio_write(&mut self, _: u64, _: GuestPhys, _: Width, _: u64) {}
     fn msr_read(&mut self, _: u64, _: u32) -> Option<u64> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::Context;
 use brolga_cpu::core::{Core, Stop};
 use brolga_cpu::cpuid::CpuModel;
 use brolga_cpu::vcpu::Vcpu;
@@ -34,13 +34,8 @@ pub(super) struct Difference {
     pub(super) after: [Box<State>; 2],
 }
 
-/// What came of a program.
-pub(super) enum Outcome {
-    /// The engines agree up to this state.
-    Same(State),
-    /// They do not.
-    Different(Difference),
-}
+/// What came of a program: the last state, on which the engines agree, or how they differ.
+pub(super) type Outcome = Result<Box<State>, Box<Difference>>;
 
 /// What is compared.
 #[derive(Clone, PartialEq)]
@@ -60,7 +55,7 @@ impl std::fmt::Debug for State {
 }
 
 /// Runs a program on both engines, to its end or the first difference.
-pub(super) fn run(engines: Engines<'_>, program: &Program) -> Result<Outcome> {
+pub(super) fn run(engines: Engines<'_>, program: &Program) -> anyhow::Result<Outcome> {
     let memory = environment::memory(program)?;
     let mut first = Side::new(engines[0], program, &memory, u64::MAX)?;
     let mut rng = Rng::with_seed(!program.seed);
@@ -73,7 +68,7 @@ pub(super) fn run(engines: Engines<'_>, program: &Program) -> Result<Outcome> {
         if !first.agrees(&second) {
             let after = [Box::new(first.state()), Box::new(second.state())];
             let agreed = before.retired;
-            return Ok(Outcome::Different(Difference { agreed, at, before, after }));
+            return Ok(Err(Box::new(Difference { agreed, at, before, after })));
         }
         before = Box::new(first.state());
         if first.ended.is_some() {
@@ -82,7 +77,7 @@ pub(super) fn run(engines: Engines<'_>, program: &Program) -> Result<Outcome> {
         first.happens(event);
         second.happens(event);
     }
-    Ok(Outcome::Same(*before))
+    Ok(Ok(before))
 }
 
 /// One of the engines.
@@ -94,7 +89,12 @@ struct Side {
 }
 
 impl Side {
-    fn new(build: &Build<'_>, program: &Program, memory: &[u8], longest: u64) -> Result<Self> {
+    fn new(
+        build: &Build<'_>,
+        program: &Program,
+        memory: &[u8],
+        longest: u64,
+    ) -> anyhow::Result<Self> {
         let mut map = PhysMap::new(Ram::new(RAM)?);
         map.add_ram(GuestPhys(0), RAM)?;
         let model = CpuModel::by_name("max").context("the model `max`")?;

@@ -134,7 +134,7 @@ impl Program {
             cr4,
             syscall,
             pages: pages(rng, kind),
-            events: events(rng, budget),
+            events: events(rng, budget, &blocks),
             budget,
             blocks,
         }
@@ -206,22 +206,25 @@ fn pages(rng: &mut Rng, kind: Kind) -> [Vec<u64>; 2] {
     }
     let mut second = first.clone();
     let (from, to) = ((DATA >> 12) as usize, (DATA_END >> 12) as usize);
-    for page in from..to {
+    for page in &mut second[from..to] {
         if rng.u8(..4) == 0 {
-            second[page] = first[rng.usize(from..to)];
+            *page = first[rng.usize(from..to)];
         }
     }
     [first, second]
 }
 
 /// What happens from outside.
-fn events(rng: &mut Rng, budget: u64) -> Vec<(u64, Event)> {
+fn events(rng: &mut Rng, budget: u64, blocks: &[Block]) -> Vec<(u64, Event)> {
     let mut events: Vec<(u64, Event)> = (0..rng.u8(..8))
         .map(|_| {
             let event = match rng.u8(..8) {
                 0..4 => Event::Interrupt,
                 4 => Event::Nmi,
-                5 => Event::Dma(rng.u64(CODE..CODE_END), rng.u8(..)),
+                5 => {
+                    let block = &blocks[rng.usize(..blocks.len())];
+                    Event::Dma(block.at + rng.u64(..block.len()), rng.u8(..))
+                }
                 _ => Event::Look,
             };
             (rng.u64(..budget), event)

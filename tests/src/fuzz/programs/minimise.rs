@@ -2,15 +2,15 @@
 
 use anyhow::Result;
 
-use super::execute::{Difference, Engines, Outcome, run};
+use super::execute::{Difference, Engines, run};
 use super::generate::{Event, Program};
 
 /// The smallest program found that still shows a difference, and that difference.
 pub(super) fn minimise(
     engines: Engines<'_>,
     program: Program,
-    difference: Difference,
-) -> Result<(Program, Difference)> {
+    difference: Box<Difference>,
+) -> Result<(Program, Box<Difference>)> {
     let mut best = Smallest { engines, program, difference };
     best.shorten()?;
     best.drop_events()?;
@@ -23,13 +23,13 @@ pub(super) fn minimise(
 struct Smallest<'a> {
     engines: Engines<'a>,
     program: Program,
-    difference: Difference,
+    difference: Box<Difference>,
 }
 
 impl Smallest<'_> {
     /// Takes a smaller program if it shows a difference too.
     fn take(&mut self, program: Program) -> Result<bool> {
-        let Outcome::Different(difference) = run(self.engines, &program)? else { return Ok(false) };
+        let Err(difference) = run(self.engines, &program)? else { return Ok(false) };
         (self.program, self.difference) = (program, difference);
         Ok(true)
     }
@@ -78,7 +78,7 @@ impl Smallest<'_> {
         let looks = (self.difference.agreed..self.difference.at).map(|at| (at, Event::Look));
         program.events.extend(looks);
         program.events.sort_by_key(|(at, _)| *at);
-        if let Outcome::Different(difference) = run(self.engines, &program)? {
+        if let Err(difference) = run(self.engines, &program)? {
             self.difference = difference;
         }
         Ok(())

@@ -22,7 +22,7 @@ mod tests;
 use anyhow::{Result, bail};
 use brolga_machine::accel::{AccelKind, EngineSpec};
 
-use execute::{Engines, Outcome};
+use execute::Engines;
 use generate::Program;
 
 use super::Cases;
@@ -49,9 +49,7 @@ pub fn run(cases: Cases, engines: &[EngineSpec; 2]) -> Result<()> {
 /// Runs the program of a seed; how the engines differ, if they do.
 fn find_difference(engines: Engines<'_>, seed: u64) -> Result<Option<String>> {
     let program = Program::generate(seed);
-    let Outcome::Different(difference) = execute::run(engines, &program)? else {
-        return Ok(None);
-    };
+    let Err(difference) = execute::run(engines, &program)? else { return Ok(None) };
     let (program, difference) = minimise::minimise(engines, program, difference)?;
     Ok(Some(format!("{}{}", report::describe(&program), difference.lines().join("\n"))))
 }

@@ -70,7 +70,8 @@ impl Item {
 }
 
 impl Block {
-    fn len(&self) -> u64 {
+    /// Its bytes.
+    pub(super) fn len(&self) -> u64 {
         self.items.iter().map(|item| item.bytes.len() as u64).sum()
     }
 
