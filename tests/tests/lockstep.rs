@@ -16,7 +16,7 @@ const SAME: i32 = 0;
 
 /// The pairs of engines that are compared. Slices whose lengths divide no other: they end
 /// everywhere.
-const ENGINES: [&str; 1] = ["interp,interp:slice=997"];
+const ENGINES: [&str; 2] = ["interp,interp:slice=997", "interp,jit"];
 
 fn main() {
     let mut trials = vec![

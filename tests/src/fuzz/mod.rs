@@ -48,7 +48,8 @@ impl Target {
     /// and the name of a file that keeps its input.
     pub fn run(self, cases: Cases) -> Result<()> {
         if self == Self::Programs {
-            return programs::run(cases, &programs::default_engines());
+            let mut pairs = programs::default_engines().into_iter();
+            return pairs.try_for_each(|pair| programs::run(cases, &pair));
         }
         let binary = binary::brolga()?;
         let directory = tempfile::tempdir()?;

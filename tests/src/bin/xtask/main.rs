@@ -87,13 +87,13 @@ fn run(task: Task) -> Result<ExitCode> {
 }
 
 fn fuzz_programs(cases: Cases, engines: Vec<EngineSpec>, shows: bool) -> Result<()> {
-    let engines = match engines.len() {
-        0 => programs::default_engines(),
-        _ => engines.try_into().map_err(|_| anyhow!("--engines takes two"))?,
-    };
     if shows {
         print!("{}", programs::describe(cases.first));
     }
+    if engines.is_empty() {
+        return Target::Programs.run(cases);
+    }
+    let engines = engines.try_into().map_err(|_| anyhow!("--engines takes two"))?;
     programs::run(cases, &engines)
 }
 

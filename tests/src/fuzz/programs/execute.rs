@@ -17,7 +17,7 @@ use super::generate::{Event, Program};
 use super::layout::RAM;
 
 /// Makes an engine for a vCPU.
-pub(super) type Build<'a> = dyn Fn(Core) -> Box<dyn Accelerator> + Sync + 'a;
+pub(super) type Build<'a> = dyn Fn(Core) -> anyhow::Result<Box<dyn Accelerator>> + Sync + 'a;
 
 /// The engines that are compared. The second one gets its budgets in pieces of random lengths.
 pub(super) type Engines<'a> = [&'a Build<'a>; 2];
@@ -101,7 +101,7 @@ impl Side {
         let bus = Box::new(Answers::default());
         let mut core = Core::new(Arc::new(model), Arc::new(map), bus);
         environment::begin(&mut core, program, memory)?;
-        Ok(Self { engine: build(core), ended: None, longest })
+        Ok(Self { engine: build(core)?, ended: None, longest })
     }
 
     /// Runs until `count` instructions are retired, or nothing can wake or restart the vCPU.

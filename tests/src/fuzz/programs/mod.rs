@@ -30,15 +30,20 @@ use super::Cases;
 /// After how many programs to say so.
 const PROGRESS: u64 = 50_000;
 
-/// The interpreter, and the interpreter in slices.
-pub fn default_engines() -> [EngineSpec; 2] {
-    [AccelKind::Interp.into(), AccelKind::Interp.into()]
+/// The pairs of engines that are compared when nothing is said: the interpreter with itself in
+/// slices, and with a translator of everything.
+pub fn default_engines() -> [[EngineSpec; 2]; 2] {
+    let interpreter = || EngineSpec::from(AccelKind::Interp);
+    let mut jit = EngineSpec::from(AccelKind::Jit);
+    jit.jit.threshold = 1;
+    jit.jit.cache_bytes = 1 << 20;
+    [[interpreter(), interpreter()], [interpreter(), jit]]
 }
 
 /// Runs the programs of some seeds on all host cores; the first difference is the error, with the
 /// smallest program found that shows it. The second engine gets its budgets in random pieces.
 pub fn run(cases: Cases, engines: &[EngineSpec; 2]) -> Result<()> {
-    let [first, second] = engines.each_ref().map(|spec| move |core| spec.build(core));
+    let [first, second] = engines.each_ref().map(|spec| move |core| Ok(spec.build(core)?));
     let [name, other] = engines;
     super::each(cases, PROGRESS, |seed| match find_difference([&first, &second], seed)? {
         Some(difference) => bail!("{name} and {other} differ\n{difference}"),

@@ -12,8 +12,8 @@ use super::generate::Program;
 use super::layout::{COUNT, INTERRUPT, LOG, LOGGED, SERVICE, SYSTEM};
 use super::*;
 
-fn interpreter(core: Core) -> Box<dyn Accelerator> {
-    Box::new(Interpreter::new(core))
+fn interpreter(core: Core) -> Result<Box<dyn Accelerator>> {
+    Ok(Box::new(Interpreter::new(core)))
 }
 
 #[test]
@@ -86,8 +86,8 @@ impl Accelerator for Wrong {
 
 #[test]
 fn an_engine_that_keeps_overwritten_code_is_found() -> Result<()> {
-    let deaf = |core| -> Box<dyn Accelerator> {
-        Box::new(Wrong { engine: Interpreter::new(core), harm: None, deaf: true })
+    let deaf = |core| -> Result<Box<dyn Accelerator>> {
+        Ok(Box::new(Wrong { engine: Interpreter::new(core), harm: None, deaf: true }))
     };
     let mut reports = (0..1000).map(|seed| find_difference([&interpreter, &deaf], seed));
     let report = reports.find_map(Result::transpose).expect("some code is overwritten")?;
@@ -103,8 +103,8 @@ fn a_wrong_engine_is_found_and_its_program_made_small() -> Result<()> {
             vcpu.regs[9] ^= 1;
         }
     };
-    let wrong = |core| -> Box<dyn Accelerator> {
-        Box::new(Wrong { engine: Interpreter::new(core), harm: Some(harm), deaf: false })
+    let wrong = |core| -> Result<Box<dyn Accelerator>> {
+        Ok(Box::new(Wrong { engine: Interpreter::new(core), harm: Some(harm), deaf: false }))
     };
     let find = |seed| find_difference([&interpreter, &wrong], seed);
     let mut found = (0..100).filter_map(|seed| find(seed).transpose());
