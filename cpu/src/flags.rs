@@ -80,6 +80,13 @@ pub struct LazyFlags {
     pub w: Width,
 }
 
+/// Equal flags, however they were set: what a guest can tell.
+impl PartialEq for LazyFlags {
+    fn eq(&self, other: &LazyFlags) -> bool {
+        self.status() == other.status()
+    }
+}
+
 mod width_serde {
     use brolga_mmu::Width;
     use serde::{Deserialize, Deserializer, Serializer, de::Error};

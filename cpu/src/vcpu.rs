@@ -208,7 +208,7 @@ pub enum Activity {
 
 /// All architectural state of a vCPU. Hot fields first: generated code reaches them with short
 /// displacements.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[repr(C)]
 pub struct Vcpu {
     /// RAX..R15 in encoding order, then [`ZERO`] and [`RIP`].

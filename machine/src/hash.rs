@@ -1,10 +1,11 @@
 //! A hash of everything that a guest could tell two machines apart by.
 
 use brolga_cpu::flags::LazyFlags;
+use brolga_devices::VmTime;
 use serde::Serialize;
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::board::lock;
+use crate::board::{ChipsetSaved, lock};
 use crate::machine::Machine;
 
 /// Bytes of RAM hashed at a time.
@@ -18,12 +19,7 @@ impl Machine {
         let mut vcpu = self.core().vcpu.clone();
         vcpu.flags = LazyFlags::from_rflags(vcpu.rflags());
         add(&mut hash, &vcpu);
-        {
-            let mut chips = lock(&self.chipset);
-            let now = chips.now(self.retired());
-            chips.advance(now);
-            add(&mut hash, &(now, chips.saved()));
-        }
+        add(&mut hash, &self.chips());
         let ram = self.map().ram();
         let mut chunk = vec![0; CHUNK];
         let mut offset = 0;
@@ -36,6 +32,14 @@ impl Machine {
             offset += len;
         }
         format!("{:032x}", hash.digest128())
+    }
+
+    /// The time, and the state of the chips at it.
+    pub(crate) fn chips(&self) -> (VmTime, ChipsetSaved) {
+        let mut chips = lock(&self.chipset);
+        let now = chips.now(self.retired());
+        chips.advance(now);
+        (now, chips.saved())
     }
 }
 

@@ -6,6 +6,7 @@
 //! - [`firmware`], [`loader`]: what is in memory before the first instruction.
 //! - [`machine`]: all of it together.
 //! - [`debug`], [`crash`], [`hash`]: looking into a machine.
+//! - [`lockstep`]: two engines side by side.
 //! - [`cli`], [`terminal`], [`serial`], [`exit`]: the program around it.
 
 pub mod accel;
@@ -18,6 +19,7 @@ pub mod exit;
 pub mod firmware;
 pub mod hash;
 pub mod loader;
+pub mod lockstep;
 pub mod machine;
 pub mod run;
 pub mod serial;

@@ -3,12 +3,12 @@
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use brolga_cpu::core::{Core, Interpreter};
+use brolga_cpu::core::Core;
 use brolga_cpu::cpuid::CpuModel;
-use brolga_jit::{Jit, JitConfig, JitError};
+use brolga_jit::JitError;
 use brolga_mmu::{MapError, PhysMap, Ram, RamError};
 
-use crate::accel::{AccelKind, Accelerator};
+use crate::accel::{Accelerator, EngineSpec};
 use crate::board::{BoardBus, BoardConfig, Chipset, lock};
 use crate::clock::{Clock, ClockKind};
 use crate::firmware::{self, FirmwareError, MemoryLayout};
@@ -46,16 +46,14 @@ pub enum OnTripleFault {
 }
 
 /// How a machine is built.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct MachineConfig {
     /// How much RAM, and where.
     pub memory: MemoryLayout,
     /// The processor.
     pub cpu: CpuModel,
     /// What executes.
-    pub accel: AccelKind,
-    /// How the translator works, if there is one.
-    pub jit: JitConfig,
+    pub accel: EngineSpec,
     /// What time follows.
     pub clock: ClockKind,
     /// What is booted.
@@ -93,6 +91,8 @@ pub struct Machine {
     pub(crate) serial: Serial,
     pub(crate) on_triple_fault: OnTripleFault,
     pub(crate) resets: crate::run::ResetCounter,
+    /// The count of retired instructions at which the machine looks at its chips.
+    pub(crate) next_look: u64,
     map: Arc<PhysMap>,
     layout: MemoryLayout,
     guest: Guest,
@@ -101,7 +101,17 @@ pub struct Machine {
 impl Machine {
     /// A machine at power-on, with its guest loaded.
     pub fn new(config: MachineConfig, serial: Serial) -> Result<Self, BuildError> {
-        let MachineConfig { memory, cpu, accel, jit, clock, guest, on_triple_fault, stop_text } =
+        let spec = config.accel.clone();
+        Self::with_accelerator(config, serial, |core| Ok(spec.build(core)?))
+    }
+
+    /// As [`Machine::new`], with an accelerator that `build` makes instead of the configured one.
+    pub fn with_accelerator(
+        config: MachineConfig,
+        serial: Serial,
+        build: impl FnOnce(Core) -> Result<Box<dyn Accelerator>, BuildError>,
+    ) -> Result<Self, BuildError> {
+        let MachineConfig { memory, cpu, accel: _, clock, guest, on_triple_fault, stop_text } =
             config;
         let mut map = PhysMap::new(Ram::new(memory.backed_bytes())?);
         for (at, len) in memory.ram_regions() {
@@ -123,13 +133,17 @@ impl Machine {
         })));
         let bus = BoardBus::new(chipset.clone(), map.clone());
         let core = Core::new(Arc::new(cpu), map.clone(), Box::new(bus));
-        let accel: Box<dyn Accelerator> = match accel {
-            AccelKind::Interp => Box::new(Interpreter::new(core)),
-            AccelKind::Jit => Box::new(Interpreter::with_tier(core, Jit::new(jit)?)),
+        let mut machine = Self {
+            accel: build(core)?,
+            chipset,
+            serial,
+            on_triple_fault,
+            resets: crate::run::ResetCounter::default(),
+            next_look: 0,
+            map,
+            layout: memory,
+            guest,
         };
-        let resets = crate::run::ResetCounter::default();
-        let mut machine =
-            Self { accel, chipset, serial, on_triple_fault, resets, map, layout: memory, guest };
         machine.boot()?;
         Ok(machine)
     }
@@ -142,6 +156,7 @@ impl Machine {
     /// RESET: every chip and the vCPU start again, and so does the guest: firmware tables and
     /// boot image are loaded anew. Other RAM keeps its contents.
     pub fn reset(&mut self) -> Result<(), BuildError> {
+        self.next_look = 0;
         lock(&self.chipset).reset();
         self.accel.core_mut().reset();
         self.boot()

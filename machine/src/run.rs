@@ -57,13 +57,21 @@ impl Machine {
         }
     }
 
-    /// One slice of execution, and the look around before it.
+    /// One slice of execution, and the look around before it if one is due: a limit cuts a slice
+    /// short without one, so that a run in pieces is the same as a run in one.
     fn turn(&mut self, limits: &Limits) -> Result<(), End> {
-        let budget = self.look(limits)?;
+        if self.retired() >= self.next_look {
+            self.look()?;
+        }
+        self.check_limits(limits)?;
         let before = self.retired();
+        let limit = limits.instructions.unwrap_or(u64::MAX);
         let started = Instant::now();
-        let stop = self.accel.run(budget);
+        let stop = self.accel.run(self.next_look.min(limit).saturating_sub(before));
         let executed = self.retired() - before;
+        if stop != Stop::Budget {
+            self.next_look = 0;
+        }
         match stop {
             Stop::Budget | Stop::Replan => {
                 lock(&self.chipset).clock.ran(executed, started.elapsed());
@@ -75,11 +83,12 @@ impl Machine {
     }
 
     /// Brings the chips up to date, exchanges what there is between guest, chips and user, and
-    /// returns how many instructions may be executed before the next look.
-    fn look(&mut self, limits: &Limits) -> Result<u64, End> {
+    /// plans the next slice.
+    fn look(&mut self) -> Result<(), End> {
         let quit = self.serial.wants_to_quit();
-        let signals = self.exchange();
+        // What is written may be answered at once.
         self.flush()?;
+        let signals = self.exchange();
         if signals.text_seen {
             return Err(End::StoppedOnSerial);
         }
@@ -92,9 +101,9 @@ impl Machine {
         if quit {
             return Err(End::Quit);
         }
-        self.check_limits(limits)?;
         self.drive_vcpu(signals);
-        Ok(self.plan(limits))
+        self.plan();
+        Ok(())
     }
 
     /// Time passes for the chips, and bytes go over the serial line.
@@ -122,8 +131,9 @@ impl Machine {
         })
     }
 
-    fn check_limits(&self, limits: &Limits) -> Result<(), End> {
+    fn check_limits(&mut self, limits: &Limits) -> Result<(), End> {
         if limits.instructions.is_some_and(|limit| self.retired() >= limit) {
+            self.flush()?;
             return Err(End::InstructionLimit);
         }
         if limits.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
@@ -147,15 +157,14 @@ impl Machine {
         }
     }
 
-    /// Plans the next slice: up to the chips' next event, or a limit.
-    fn plan(&mut self, limits: &Limits) -> u64 {
+    /// Plans the next slice: up to the chips' next event.
+    fn plan(&mut self) {
         let retired = self.retired();
         let mut chips = lock(&self.chipset);
         let now = chips.now(retired);
         let event = chips.next_event(now);
         chips.plan(event);
-        let budget = chips.clock.budget(now, event);
-        limits.instructions.map_or(budget, |limit| budget.min(limit.saturating_sub(retired)))
+        self.next_look = retired.saturating_add(chips.clock.budget(now, event));
     }
 
     /// The CPU has halted: sleeps until something may wake it.

@@ -19,7 +19,17 @@ pub struct Serial {
     output: Box<dyn Write + Send>,
     input: Option<Receiver<Input>>,
     waiting: VecDeque<u8>,
+    answers: VecDeque<Answer>,
     quit: bool,
+}
+
+/// What is typed when the guest has written a text.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The text.
+    pub after: TextMatch,
+    /// The bytes to type.
+    pub typed: Vec<u8>,
 }
 
 impl Serial {
@@ -30,7 +40,13 @@ impl Serial {
 
     /// A line that can only be written.
     pub fn to(output: impl Write + Send + 'static) -> Self {
-        Self { output: Box::new(output), input: None, waiting: VecDeque::new(), quit: false }
+        Self {
+            output: Box::new(output),
+            input: None,
+            waiting: VecDeque::new(),
+            answers: VecDeque::new(),
+            quit: false,
+        }
     }
 
     /// This line, with input; it ends when the sender is dropped.
@@ -46,8 +62,21 @@ impl Serial {
         Self { waiting: script.into(), ..self }
     }
 
+    /// This line, with somebody at its other end who gives these answers in turn, each once.
+    #[must_use]
+    pub fn with_answers(self, answers: impl IntoIterator<Item = Answer>) -> Self {
+        Self { answers: answers.into_iter().collect(), ..self }
+    }
+
     /// Sends what the guest has written.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        for &byte in bytes {
+            if self.answers.front_mut().is_some_and(|answer| answer.after.feed(byte))
+                && let Some(answer) = self.answers.pop_front()
+            {
+                self.waiting.extend(answer.typed);
+            }
+        }
         self.output.write_all(bytes)?;
         self.output.flush()
     }
@@ -169,6 +198,19 @@ mod tests {
         assert!(serial.may_speak());
         assert_eq!(serial.next_byte(), None);
         assert!(serial.wants_to_quit() && !serial.may_speak());
+    }
+
+    #[test]
+    fn answers_are_typed_in_turn() {
+        let answer = |typed: &str| Answer { after: TextMatch::new("$ "), typed: typed.into() };
+        let mut serial = Serial::nowhere().with_answers([answer("a"), answer("b")]);
+        let mut typed = |written: &str| {
+            serial.write(written.as_bytes()).expect("nowhere takes everything");
+            std::iter::from_fn(|| serial.next_byte()).collect::<Vec<u8>>()
+        };
+        assert_eq!(typed("~ $"), b"");
+        assert_eq!(typed(" "), b"a");
+        assert_eq!(typed("~ $ ~ $ "), b"b");
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod expect;
 pub mod fuzz;
 pub mod guests;
 pub mod moo;
+pub mod operands;
 pub mod oracle;
 pub mod process;
 pub mod recorder;

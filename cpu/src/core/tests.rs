@@ -87,6 +87,22 @@ fn a_jump_finds_what_its_target_has_become() {
     }
 }
 
+#[test]
+fn each_iteration_of_a_repetition_has_its_own_time() {
+    const DEVICE: u64 = 0x50_0000;
+    for slice in [1, 2, 4] {
+        let mut b = Bench::protected();
+        b.set(gpr::RCX, 4);
+        b.set(gpr::RSI, DEVICE);
+        b.set(gpr::RDI, 0x5000);
+        b.load(&[0xf3, 0xa4]); // rep movsb
+        for _ in 0..4 / slice {
+            assert_eq!(b.go(slice), Stop::Budget);
+        }
+        assert_eq!((b.get(0x5000, 4), b.core().now()), (0x0302_0100, 4), "in slices of {slice}");
+    }
+}
+
 /// Loops, the stack, and a REP that slices divide at every iteration.
 const PROGRAM: [u8; 28] = [
     0xb9, 5, 0, 0, 0, // mov ecx, 5

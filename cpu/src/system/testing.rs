@@ -46,7 +46,8 @@ pub(crate) struct Seen {
 
 const TSC_DEADLINE: u32 = 0x6e0;
 
-/// A bus whose ports read as their own number and whose time is the instruction count.
+/// A bus whose ports read as their own number, whose memory-mapped registers read as the time,
+/// and whose time is the instruction count.
 #[derive(Default)]
 struct TestBus {
     cr8: u64,
@@ -59,6 +60,9 @@ impl Bus for TestBus {
     }
     fn port_write(&mut self, at: u64, _: u16, _: Width, value: u64) {
         self.seen().outputs.push((at, value));
+    }
+    fn mmio_read(&mut self, at: u64, _: GuestPhys, w: Width) -> u64 {
+        at & w.mask()
     }
     fn msr_read(&mut self, _: u64, msr: u32) -> Option<u64> {
         (msr == TSC_DEADLINE).then(|| self.seen().deadline.0)

@@ -13,6 +13,7 @@ use cranelift_codegen::ir::{AtomicRmwOp, InstBuilder, Value, types};
 use super::memory::Place;
 use super::node::{Kind, Node, int};
 use super::{End, Translator};
+use crate::plan::PlanBlock;
 use crate::survey::{keeps_ip, slot};
 
 impl Backend for Translator<'_> {
@@ -79,7 +80,7 @@ impl Backend for Translator<'_> {
         match self.kind(v) {
             _ if self.width(v) <= w => v,
             Kind::Const(c) => self.constant(c & w.mask()),
-            Kind::Ip(_) if keeps_ip(w.mask(), self.code16) => v,
+            Kind::Ip(at) if self.keeps_ip(w.mask(), at) => v,
             _ => self.node(w, Kind::Trunc(v)),
         }
     }
@@ -310,6 +311,13 @@ impl Translator<'_> {
             Kind::Ip(at) => Some(self.node(Width::W64, Kind::Ip(at.wrapping_add(by as i64)))),
             _ => None,
         }
+    }
+
+    /// Whether `ip & mask` is `ip`: 16-bit code is known not to wrap inside the region only.
+    fn keeps_ip(&self, mask: u64, at: i64) -> bool {
+        let plan = self.request.plan;
+        let inside = |b: &PlanBlock| i64::from(b.start) - i64::from(plan.entry()) == at;
+        keeps_ip(mask, self.code16 && plan.blocks.iter().any(inside))
     }
 
     /// `a & mask` where that is a narrower `a`.

@@ -20,7 +20,7 @@ use super::vga::VgaRegisters;
 use super::{Chipset, Vga};
 
 /// The state of all chips.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ChipsetSaved {
     uart: UartSaved,
     vga: VgaRegisters,

@@ -1,12 +1,13 @@
 //! The arguments.
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use super::size::parse_size;
-use crate::accel::AccelKind;
+use crate::accel::{AccelKind, EngineSpec};
 use crate::clock::ClockKind;
 use crate::machine::OnTripleFault;
 
@@ -34,16 +35,30 @@ pub(super) enum Command {
     /// text of --stop-on-serial seen; 70 failure of the host.
     #[command(after_help = EXAMPLES)]
     Run(Box<RunArguments>),
+
+    /// Runs two engines side by side on a guest and finds the first instruction at which they
+    /// differ.
+    ///
+    /// Both run in virtual time with the same input, and are compared every so many instructions:
+    /// registers, devices, instruction count and serial output each time, RAM less often. Exit
+    /// statuses: 0 no difference up to the end of the run, however the guest ended it; 1 the
+    /// engines differ; 2 something is wrong with the command line or a file; 64 no difference
+    /// until the timeout.
+    #[command(after_help = LOCKSTEP_EXAMPLES)]
+    Lockstep(Box<LockstepArguments>),
 }
 
 const EXAMPLES: &str = "Examples:
   brolga run --kernel vmlinuz --initrd initrd.img --append console=ttyS0
   brolga run --bios firmware.rom --clock virtual --max-insns 1000000";
 
-/// What to run, and how.
-#[derive(Debug, Parser)]
-#[command(no_binary_name = true)]
-pub(super) struct RunArguments {
+const LOCKSTEP_EXAMPLES: &str = "Example:
+  brolga lockstep --kernel vmlinuz --initrd initrd.img --append console=ttyS0
+    --prompt '# ' --type ls --type poweroff";
+
+/// The machine, what it boots, and what ends its run.
+#[derive(Debug, Args)]
+pub(super) struct MachineArguments {
     /// A kernel to enter directly: bzImage, ELF with a PVH note, or multiboot
     #[arg(long, value_name = "FILE")]
     pub(super) kernel: Option<PathBuf>,
@@ -67,6 +82,30 @@ pub(super) struct RunArguments {
     /// The processor model; `help` lists them
     #[arg(long, value_name = "MODEL")]
     pub(super) cpu: Option<String>,
+
+    /// Give up after so many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    pub(super) timeout: Option<Duration>,
+
+    /// Stop after so many instructions
+    #[arg(long, value_name = "COUNT")]
+    pub(super) max_insns: Option<u64>,
+
+    /// Stop when this text appears on the serial line
+    #[arg(long, value_name = "TEXT", alias = "until-serial", allow_hyphen_values = true)]
+    pub(super) stop_on_serial: Option<String>,
+
+    /// What to do after a triple fault
+    #[arg(long, value_enum, value_name = "ACTION", default_value = "stop")]
+    pub(super) on_triple_fault: OnTripleFault,
+}
+
+/// What to run, and how.
+#[derive(Debug, Parser)]
+#[command(no_binary_name = true)]
+pub(super) struct RunArguments {
+    #[command(flatten)]
+    pub(super) machine: MachineArguments,
 
     /// What executes the guest's code [default: interp]
     #[arg(long, value_enum, value_name = "ENGINE")]
@@ -96,22 +135,6 @@ pub(super) struct RunArguments {
     #[arg(long, value_name = "TARGET", default_value = "stdio", value_parser = parse_serial)]
     pub(super) serial: SerialTarget,
 
-    /// Give up after so many seconds
-    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
-    pub(super) timeout: Option<Duration>,
-
-    /// Stop after so many instructions
-    #[arg(long, value_name = "COUNT")]
-    pub(super) max_insns: Option<u64>,
-
-    /// Stop when this text appears on the serial line
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
-    pub(super) stop_on_serial: Option<String>,
-
-    /// What to do after a triple fault
-    #[arg(long, value_enum, value_name = "ACTION", default_value = "stop")]
-    pub(super) on_triple_fault: OnTripleFault,
-
     /// Tell how the run ended as one JSON object on standard error
     #[arg(long)]
     pub(super) json: bool,
@@ -131,6 +154,40 @@ pub(super) struct RunArguments {
     /// Write the trace to this file
     #[arg(long, value_name = "FILE", requires = "trace")]
     pub(super) trace_file: Option<PathBuf>,
+}
+
+/// What to compare, and how.
+#[derive(Debug, Args)]
+pub(super) struct LockstepArguments {
+    #[command(flatten)]
+    pub(super) machine: MachineArguments,
+
+    /// The two engines, each with settings behind colons: slice=COUNT, and for jit threshold=N
+    /// and cache=BYTES
+    #[arg(long, value_name = "ENGINE,ENGINE", value_delimiter = ',', default_value = "interp,jit")]
+    pub(super) engines: Vec<EngineSpec>,
+
+    /// Compare after every so many instructions
+    #[arg(long, value_name = "COUNT", default_value = "1000000")]
+    pub(super) every: NonZeroU64,
+
+    /// Compare all RAM at every so many comparisons
+    #[arg(long, value_name = "COUNT", default_value = "64")]
+    pub(super) ram_every: NonZeroU64,
+
+    /// The text after which the guest expects a line to be typed
+    #[arg(long, value_name = "TEXT", requires = "type_lines", allow_hyphen_values = true)]
+    pub(super) prompt: Option<String>,
+
+    /// Type this line at the prompt; several are typed in turn
+    #[arg(
+        id = "type_lines",
+        long = "type",
+        value_name = "LINE",
+        requires = "prompt",
+        allow_hyphen_values = true
+    )]
+    pub(super) lines: Vec<String>,
 }
 
 impl Default for RunArguments {
@@ -170,7 +227,7 @@ mod tests {
         let parsed = Arguments::try_parse_from([&["brolga", "run"], arguments].concat())?;
         match parsed.command {
             Some(Command::Run(run)) => Ok(*run),
-            None => unreachable!("`run` was given"),
+            _ => unreachable!("`run` was given"),
         }
     }
 
@@ -182,7 +239,7 @@ mod tests {
     #[test]
     fn defaults_are_those_of_no_arguments() {
         let defaults = RunArguments::default();
-        assert_eq!(defaults.memory, 512 << 20);
+        assert_eq!(defaults.machine.memory, 512 << 20);
         assert_eq!(defaults.serial, SerialTarget::Stdio);
     }
 
@@ -202,9 +259,9 @@ mod tests {
             "--serial",
             "log",
         ])?;
-        assert_eq!(run.append.as_deref(), Some("-x console=ttyS0"));
-        assert_eq!((run.memory, run.trace.len()), (64 << 20, 2));
-        assert_eq!(run.timeout, Some(Duration::from_millis(1500)));
+        assert_eq!(run.machine.append.as_deref(), Some("-x console=ttyS0"));
+        assert_eq!((run.machine.memory, run.trace.len()), (64 << 20, 2));
+        assert_eq!(run.machine.timeout, Some(Duration::from_millis(1500)));
         assert_eq!(run.serial, SerialTarget::File("log".into()));
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod args;
+mod lockstep;
 mod report;
 mod size;
 mod trace;
@@ -17,7 +18,7 @@ use brolga_jit::{DumpConfig, JitConfig};
 use clap::Parser;
 use clap::error::ErrorKind;
 
-use crate::accel::AccelKind;
+use crate::accel::{AccelKind, EngineSpec};
 use crate::clock::ClockKind;
 use crate::exit::{End, HOST_ERROR, USER_ERROR};
 use crate::firmware::MemoryLayout;
@@ -25,7 +26,7 @@ use crate::machine::{Guest, Machine, MachineConfig};
 use crate::run::Limits;
 use crate::serial::Serial;
 use crate::terminal::{self, RawTerminal};
-use args::{Arguments, Command, RunArguments, SerialTarget};
+use args::{Arguments, Command, MachineArguments, RunArguments, SerialTarget};
 pub use size::parse_size;
 
 /// Runs the program and returns its exit status.
@@ -36,9 +37,10 @@ pub fn main() -> ExitCode {
     };
     let run = match arguments.command {
         Some(Command::Run(run)) => *run,
+        Some(Command::Lockstep(lockstep)) => return lockstep::main(&lockstep),
         None => RunArguments::default(),
     };
-    if run.cpu.as_deref() == Some("help") {
+    if run.machine.cpu.as_deref() == Some("help") {
         println!("{}", CpuModel::names().join("\n"));
         return ExitCode::SUCCESS;
     }
@@ -73,25 +75,13 @@ fn refuse(why: &str) -> ExitCode {
 /// Everything that can be wrong with the command line and its files, before the terminal is
 /// touched or a file written.
 fn prepare(run: &RunArguments) -> Result<(Machine, Option<RawTerminal>)> {
-    let default_model = *CpuModel::names().first().context("there is no CPU model")?;
-    let name = run.cpu.as_deref().unwrap_or(default_model);
-    let cpu = CpuModel::by_name(name).with_context(|| {
-        format!("there is no CPU model {name:?}; there are: {}", CpuModel::names().join(", "))
-    })?;
-    let config = MachineConfig {
-        memory: MemoryLayout::new(run.memory)?,
-        cpu,
-        accel: run.accel.unwrap_or(AccelKind::Interp),
-        jit: JitConfig {
-            threshold: run.jit_threshold,
-            cache_bytes: run.jit_cache_size as usize,
-            dump: DumpConfig { directory: run.jit_dump.clone(), perf_map: run.jit_perf_map },
-        },
-        clock: run.clock.unwrap_or(ClockKind::Host),
-        guest: guest(run)?,
-        on_triple_fault: run.on_triple_fault,
-        stop_text: run.stop_on_serial.clone(),
+    let mut accel = EngineSpec::from(run.accel.unwrap_or(AccelKind::Interp));
+    accel.jit = JitConfig {
+        threshold: run.jit_threshold,
+        cache_bytes: run.jit_cache_size as usize,
+        dump: DumpConfig { directory: run.jit_dump.clone(), perf_map: run.jit_perf_map },
     };
+    let config = config(&run.machine, accel, run.clock.unwrap_or(ClockKind::Host))?;
     let mut machine = Machine::new(config, Serial::nowhere())?;
     trace::start(run)?;
     let terminal = match &run.serial {
@@ -110,7 +100,29 @@ fn prepare(run: &RunArguments) -> Result<(Machine, Option<RawTerminal>)> {
     Ok((machine, terminal))
 }
 
-fn guest(run: &RunArguments) -> Result<Guest> {
+/// The machine that the user has described.
+fn config(
+    machine: &MachineArguments,
+    accel: EngineSpec,
+    clock: ClockKind,
+) -> Result<MachineConfig> {
+    let default_model = *CpuModel::names().first().context("there is no CPU model")?;
+    let name = machine.cpu.as_deref().unwrap_or(default_model);
+    let cpu = CpuModel::by_name(name).with_context(|| {
+        format!("there is no CPU model {name:?}; there are: {}", CpuModel::names().join(", "))
+    })?;
+    Ok(MachineConfig {
+        memory: MemoryLayout::new(machine.memory)?,
+        cpu,
+        accel,
+        clock,
+        guest: guest(machine)?,
+        on_triple_fault: machine.on_triple_fault,
+        stop_text: machine.stop_on_serial.clone(),
+    })
+}
+
+fn guest(run: &MachineArguments) -> Result<Guest> {
     Ok(match (&run.bios, &run.kernel) {
         (Some(bios), _) => Guest::Rom(read("ROM", bios)?),
         (None, Some(kernel)) => Guest::Kernel {
@@ -136,8 +148,8 @@ fn read(what: &str, path: &Path) -> Result<Vec<u8>> {
 fn execute(run: &RunArguments, mut machine: Machine, terminal: Option<RawTerminal>) -> ExitCode {
     let started = Instant::now();
     let limits = Limits {
-        deadline: run.timeout.and_then(|timeout| started.checked_add(timeout)),
-        instructions: run.max_insns,
+        deadline: run.machine.timeout.and_then(|timeout| started.checked_add(timeout)),
+        instructions: run.machine.max_insns,
     };
     let end = machine.run(&limits);
     let elapsed = started.elapsed();

@@ -21,7 +21,7 @@ pub struct CodeLine {
 }
 
 /// The bytes at CS:RIP and the first `count` instructions in them.
-pub(super) fn disassemble(
+pub(crate) fn disassemble(
     target: &impl DebugTarget,
     registers: &Registers,
     count: usize,

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::machine::Machine;
 pub use code::CodeLine;
+pub(crate) use code::disassemble;
 
 /// Instructions shown from CS:RIP on.
 const INSTRUCTIONS: usize = 8;
@@ -75,7 +76,7 @@ impl CrashReport {
             .iter()
             .map(|link| Cause { name: exception::name(link.vector), link: link.clone() })
             .collect();
-        let (bytes, code) = code::disassemble(machine, &registers, INSTRUCTIONS);
+        let (bytes, code) = disassemble(machine, &registers, INSTRUCTIONS);
         let walks = chain.iter().filter_map(|cause| walk(machine, cause)).collect();
         let transfers = core
             .trail

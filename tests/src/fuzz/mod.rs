@@ -1,7 +1,8 @@
-//! Fuzzing Brolga from outside: hostile input through the binary, where a panic, a fault of
-//! the host and a hang all show.
+//! Fuzzing Brolga. From outside: hostile input through the binary, where a panic, a fault of the
+//! host and a hang all show. From inside ([`programs`]): two engines that must agree.
 
 mod loaders;
+pub mod programs;
 mod roms;
 
 use std::path::Path;
@@ -29,6 +30,8 @@ pub enum Target {
     Roms,
     /// Random and mutated kernel images: the image loaders.
     Loaders,
+    /// Random programs on two engines that must agree.
+    Programs,
 }
 
 /// Which cases: `count` of them, each from its own seed. The same seed is the same case.
@@ -44,38 +47,20 @@ impl Target {
     /// Runs the cases on all host cores; the first that goes wrong is the error, with its seed
     /// and the name of a file that keeps its input.
     pub fn run(self, cases: Cases) -> Result<()> {
+        if self == Self::Programs {
+            let mut pairs = programs::default_engines().into_iter();
+            return pairs.try_for_each(|pair| programs::run(cases, &pair));
+        }
         let binary = binary::brolga()?;
         let directory = tempfile::tempdir()?;
-        let next = AtomicU64::new(cases.first);
-        let end = cases.first + cases.count;
-        let done = AtomicU64::new(0);
-        let worker = || -> Result<()> {
-            loop {
-                let seed = next.fetch_add(1, Ordering::Relaxed);
-                if seed >= end {
-                    return Ok(());
-                }
-                if let Err(error) = self.run_case(binary, directory.path(), seed) {
-                    next.store(end, Ordering::Relaxed);
-                    return Err(error);
-                }
-                let done = done.fetch_add(1, Ordering::Relaxed) + 1;
-                if done.is_multiple_of(PROGRESS) {
-                    eprintln!("{done} of {} cases", cases.count);
-                }
-            }
-        };
-        let workers = thread::available_parallelism()?.get();
-        thread::scope(|scope| {
-            let handles: Vec<_> = (0..workers).map(|_| scope.spawn(worker)).collect();
-            handles.into_iter().try_for_each(|handle| handle.join().expect("no worker panics"))
-        })
+        each(cases, PROGRESS, |seed| self.run_case(binary, directory.path(), seed))
     }
 
     fn run_case(self, binary: &Path, directory: &Path, seed: u64) -> Result<()> {
         let input = match self {
             Self::Roms => roms::generate(seed),
             Self::Loaders => loaders::generate(seed),
+            Self::Programs => unreachable!("programs are no input of the binary"),
         };
         let file = directory.join(seed.to_string());
         std::fs::write(&file, &input)?;
@@ -94,7 +79,7 @@ impl Target {
     fn judge(self, binary: &Path, file: &Path) -> Result<()> {
         let (option, limit) = match self {
             Self::Roms => ("--bios", 10_000_000),
-            Self::Loaders => ("--kernel", 100_000),
+            _ => ("--kernel", 100_000),
         };
         let mut command = Command::new(binary);
         command.args(["run", "--clock", "virtual", "--serial", "none", "--state-hash"]);
@@ -118,4 +103,33 @@ impl Target {
         );
         Ok(())
     }
+}
+
+/// Checks each case, on all host cores, until one fails. Says how many are done each time
+/// `progress` more are.
+fn each(cases: Cases, progress: u64, check: impl Fn(u64) -> Result<()> + Sync) -> Result<()> {
+    let next = AtomicU64::new(cases.first);
+    let end = cases.first + cases.count;
+    let done = AtomicU64::new(0);
+    let worker = || -> Result<()> {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= end {
+                return Ok(());
+            }
+            if let Err(error) = check(seed) {
+                next.store(end, Ordering::Relaxed);
+                return Err(error);
+            }
+            let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+            if done.is_multiple_of(progress) {
+                eprintln!("{done} of {} cases", cases.count);
+            }
+        }
+    };
+    let workers = thread::available_parallelism()?.get();
+    thread::scope(|scope| {
+        let handles: Vec<_> = (0..workers).map(|_| scope.spawn(worker)).collect();
+        handles.into_iter().try_for_each(|handle| handle.join().expect("no worker panics"))
+    })
 }

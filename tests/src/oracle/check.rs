@@ -7,8 +7,10 @@ use brolga_cpu::vcpu::rflags::STATUS;
 use fastrand::Rng;
 use iced_x86::Code;
 
+use crate::operands::codes;
+
 use super::families::Family;
-use super::generate::{Generated, codes, generate};
+use super::generate::{Generated, generate};
 use super::guest::Guest;
 use super::known::{self, Hides};
 use super::native::Native;
@@ -34,7 +36,7 @@ pub fn run(family: &Family) -> Result<()> {
     let (cases, seed) = (number(CASES_VARIABLE, CASES)?, number(SEED_VARIABLE, 0)?);
     let (mut native, mut guest) = (Native::new()?, Guest::new()?);
     let (mut bad, mut total) = (Vec::new(), 0);
-    for code in codes(family.mnemonics) {
+    for code in codes(family.mnemonics, 64) {
         let mut rng = Rng::with_seed(u64::from(seed) << 32 | code as u64);
         for _ in 0..cases {
             let case = generate(&mut rng, code);

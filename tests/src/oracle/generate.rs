@@ -1,10 +1,9 @@
 //! Random instructions of given kinds, with random operands.
 
 use fastrand::Rng;
-use iced_x86::{
-    Code, Encoder, EncodingKind, Instruction, Mnemonic, OpCodeOperandKind as Operand, OpKind,
-    Register,
-};
+use iced_x86::{Code, Encoder, Instruction, Mnemonic, OpKind, Register};
+
+use crate::operands::{fill, prefixes, value};
 
 use super::layout::{INSTRUCTION, SCRATCH, SCRATCH_LEN};
 use super::state::State;
@@ -19,25 +18,6 @@ pub struct Generated {
     pub state: State,
 }
 
-/// All encodings of `mnemonics` that 64-bit code has and that this generator can make.
-pub fn codes(mnemonics: &[Mnemonic]) -> Vec<Code> {
-    Code::values()
-        .filter(|code| {
-            let form = code.op_code();
-            mnemonics.contains(&code.mnemonic())
-                && form.is_instruction()
-                && form.mode64()
-                && form.encoding() == EncodingKind::Legacy
-                && (0..form.op_count()).all(|n| supported(form.op_kind(n)))
-        })
-        .collect()
-}
-
-fn supported(operand: Operand) -> bool {
-    let mut probe = Instruction::new();
-    fill(&mut Rng::with_seed(0), &mut probe, 0, operand)
-}
-
 /// A random instance of `code`.
 pub fn generate(rng: &mut Rng, code: Code) -> Generated {
     loop {
@@ -45,7 +25,7 @@ pub fn generate(rng: &mut Rng, code: Code) -> Generated {
         instruction.set_code(code);
         let form = code.op_code();
         for n in 0..form.op_count() {
-            fill(rng, &mut instruction, n, form.op_kind(n));
+            fill(rng, &mut instruction, n, 64, memory);
         }
         prefixes(rng, &mut instruction);
         let state = state(rng, &mut instruction);
@@ -55,91 +35,6 @@ pub fn generate(rng: &mut Rng, code: Code) -> Generated {
             return Generated { instruction, bytes: encoder.take_buffer(), state };
         }
     }
-}
-
-const BYTES: [Register; 20] = {
-    use Register::{
-        AH, AL, BH, BL, BPL, CH, CL, DH, DIL, DL, R8L, R9L, R10L, R11L, R12L, R13L, R14L, R15L,
-        SIL, SPL,
-    };
-    [
-        AL, CL, DL, BL, AH, CH, DH, BH, SPL, BPL, SIL, DIL, R8L, R9L, R10L, R11L, R12L, R13L, R14L,
-        R15L,
-    ]
-};
-
-/// Gives operand `n` a random value. False if the kind of operand is not known here.
-fn fill(rng: &mut Rng, i: &mut Instruction, n: u32, operand: Operand) -> bool {
-    let nth = |rng: &mut Rng, first: Register, count: u32| first + rng.u32(..count);
-    let register = match operand {
-        Operand::al => Register::AL,
-        Operand::cl => Register::CL,
-        Operand::ax => Register::AX,
-        Operand::eax => Register::EAX,
-        Operand::rax => Register::RAX,
-        Operand::st0 => Register::ST0,
-        Operand::r8_reg | Operand::r8_opcode => BYTES[rng.usize(..BYTES.len())],
-        Operand::r16_reg | Operand::r16_rm | Operand::r16_opcode => nth(rng, Register::AX, 16),
-        Operand::r32_reg | Operand::r32_rm | Operand::r32_opcode => nth(rng, Register::EAX, 16),
-        Operand::r64_reg | Operand::r64_rm | Operand::r64_opcode => nth(rng, Register::RAX, 16),
-        Operand::xmm_reg | Operand::xmm_rm => nth(rng, Register::XMM0, 16),
-        Operand::mm_reg | Operand::mm_rm => nth(rng, Register::MM0, 8),
-        Operand::sti_opcode => nth(rng, Register::ST0, 8),
-        Operand::r8_or_mem if rng.bool() => BYTES[rng.usize(..BYTES.len())],
-        Operand::r16_or_mem if rng.bool() => nth(rng, Register::AX, 16),
-        Operand::r32_or_mem | Operand::r32_or_mem_mpx if rng.bool() => nth(rng, Register::EAX, 16),
-        Operand::r64_or_mem if rng.bool() => nth(rng, Register::RAX, 16),
-        Operand::xmm_or_mem if rng.bool() => nth(rng, Register::XMM0, 16),
-        Operand::mm_or_mem if rng.bool() => nth(rng, Register::MM0, 8),
-        _ => return fill_other(rng, i, n, operand),
-    };
-    i.set_op_kind(n, OpKind::Register);
-    i.set_op_register(n, register);
-    true
-}
-
-/// As [`fill`], for what is not a register.
-fn fill_other(rng: &mut Rng, i: &mut Instruction, n: u32, operand: Operand) -> bool {
-    let v = value(rng);
-    let kind = match operand {
-        Operand::imm8 => OpKind::Immediate8,
-        Operand::imm8_const_1 => OpKind::Immediate8,
-        Operand::imm8sex16 => OpKind::Immediate8to16,
-        Operand::imm8sex32 => OpKind::Immediate8to32,
-        Operand::imm8sex64 => OpKind::Immediate8to64,
-        Operand::imm16 => OpKind::Immediate16,
-        Operand::imm32 => OpKind::Immediate32,
-        Operand::imm32sex64 => OpKind::Immediate32to64,
-        Operand::imm64 => OpKind::Immediate64,
-        Operand::seg_rSI => OpKind::MemorySegRSI,
-        Operand::es_rDI => OpKind::MemoryESRDI,
-        Operand::r8_or_mem
-        | Operand::r16_or_mem
-        | Operand::r32_or_mem
-        | Operand::r64_or_mem
-        | Operand::xmm_or_mem
-        | Operand::mm_or_mem
-        | Operand::mem => {
-            memory(rng, i);
-            OpKind::Memory
-        }
-        _ => return false,
-    };
-    i.set_op_kind(n, kind);
-    match kind {
-        OpKind::Immediate8 => {
-            i.set_immediate8(if operand == Operand::imm8_const_1 { 1 } else { v as u8 });
-        }
-        OpKind::Immediate8to16 => i.set_immediate8to16(v as i8 as i16),
-        OpKind::Immediate8to32 => i.set_immediate8to32(v as i8 as i32),
-        OpKind::Immediate8to64 => i.set_immediate8to64(v as i8 as i64),
-        OpKind::Immediate16 => i.set_immediate16(v as u16),
-        OpKind::Immediate32 => i.set_immediate32(v as u32),
-        OpKind::Immediate32to64 => i.set_immediate32to64(v as i32 as i64),
-        OpKind::Immediate64 => i.set_immediate64(v),
-        _ => {}
-    }
-    true
 }
 
 /// A random form of address; the registers are set when the state is made.
@@ -165,38 +60,6 @@ fn memory(rng: &mut Rng, i: &mut Instruction) {
     }
     if i.memory_base() == Register::None && i.memory_index() == Register::None {
         i.set_memory_base(first);
-    }
-}
-
-fn prefixes(rng: &mut Rng, i: &mut Instruction) {
-    let form = i.code().op_code();
-    let locked = i.op_count() > 0 && i.op0_kind() == OpKind::Memory && form.can_use_lock_prefix();
-    i.set_has_lock_prefix(locked && rng.bool());
-    if i.is_string_instruction() {
-        match rng.u8(..3) {
-            0 => i.set_has_rep_prefix(true),
-            1 if form.can_use_repne_prefix() => i.set_has_repne_prefix(true),
-            _ => {}
-        }
-    }
-}
-
-/// Where most interesting things happen: at the ends of the ranges of all widths.
-fn value(rng: &mut Rng) -> u64 {
-    let bits = [8, 16, 32, 64][rng.usize(..4)];
-    let edge = match rng.u8(..4) {
-        0 => 0,
-        1 => 1u64 << (bits - 1),
-        2 => (1u64 << (bits - 1)) - 1,
-        _ => u64::MAX >> (64 - bits),
-    };
-    match rng.u8(..8) {
-        0..3 => rng.u64(..),
-        3 => rng.u64(..) >> rng.u32(..64),
-        4 => 1 << rng.u32(..64),
-        5 => u64::from(rng.u8(..)),
-        6 => (rng.u8(..) as i8 as i64) as u64,
-        _ => edge.wrapping_add((rng.u8(..5) as i64 - 2) as u64),
     }
 }
 

@@ -5,9 +5,10 @@ mod test;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
+use brolga_machine::accel::EngineSpec;
 use brolga_tests::bench::{self, suite};
-use brolga_tests::fuzz::{Cases, Target};
+use brolga_tests::fuzz::{Cases, Target, programs};
 use brolga_tests::guests;
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -34,6 +35,12 @@ enum Task {
         /// The seed of the first case
         #[arg(long, default_value_t = 0)]
         seed: u64,
+        /// For programs: the two engines, as `brolga lockstep` takes them
+        #[arg(long, value_name = "ENGINE,ENGINE", value_delimiter = ',', num_args = 1)]
+        engines: Vec<EngineSpec>,
+        /// For programs: show the program of this seed, and run it alone
+        #[arg(long, value_name = "SEED")]
+        replay: Option<u64>,
     },
 }
 
@@ -92,10 +99,18 @@ fn run(task: Task) -> Result<ExitCode> {
             ensure_right(&results)?;
         }
         Task::Fuzz { target: None, .. } => list_targets(),
-        Task::Fuzz { target: Some(target), count, seed } => {
+        Task::Fuzz { target: Some(target), count, seed, engines, replay } => {
             let started = Instant::now();
-            target.run(Cases { first: seed, count })?;
-            println!("{count} cases passed in {:.1} s", started.elapsed().as_secs_f32());
+            let cases = match replay {
+                Some(seed) => Cases { first: seed, count: 1 },
+                None => Cases { first: seed, count },
+            };
+            match target {
+                Target::Programs => fuzz_programs(cases, engines, replay.is_some())?,
+                _ => target.run(cases)?,
+            }
+            let seconds = started.elapsed().as_secs_f32();
+            println!("{} cases passed in {seconds:.1} s", cases.count);
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -106,6 +121,17 @@ fn ensure_right(results: &suite::Results) -> Result<()> {
     let wrong = results.wrong();
     ensure!(wrong.is_empty(), "other results than on this host: {}", wrong.join(", "));
     Ok(())
+}
+
+fn fuzz_programs(cases: Cases, engines: Vec<EngineSpec>, shows: bool) -> Result<()> {
+    if shows {
+        print!("{}", programs::describe(cases.first));
+    }
+    if engines.is_empty() {
+        return Target::Programs.run(cases);
+    }
+    let engines = engines.try_into().map_err(|_| anyhow!("--engines takes two"))?;
+    programs::run(cases, &engines)
 }
 
 fn list_targets() {
