@@ -11,6 +11,7 @@ use cranelift_codegen::ir::condcodes::{CondCode, IntCC};
 use cranelift_codegen::ir::{InstBuilder, Value, types};
 
 use super::node::{Kind, Node, int};
+use super::vector::Ordered;
 use super::{Translator, at, trusted};
 
 /// Index of a state.
@@ -169,6 +170,16 @@ impl Translator<'_> {
             return self.f.ins().icmp(cc, x, y);
         }
         if p.op == FlagOp::Bits {
+            if let Kind::Compared(a, b) = self.kind(p.r) {
+                return match base {
+                    Base::Below => self.compared_flag(a, b, Ordered::Carry),
+                    Base::Zero | Base::LessOrEqual => self.compared_flag(a, b, Ordered::Zero),
+                    Base::BelowOrEqual => self.compared_flag(a, b, Ordered::Either),
+                    Base::Overflow | Base::Sign | Base::Parity | Base::Less => {
+                        self.constant_flag(false)
+                    }
+                };
+            }
             let r = self.wide(p.r);
             return self.bit_flag(r, base);
         }
