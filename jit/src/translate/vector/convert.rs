@@ -2,13 +2,16 @@
 
 use brolga_cpu::vector::{ComFmt, Cvt, IntCvt};
 use brolga_mmu::Width;
-use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
-use cranelift_codegen::ir::{InstBuilder, Type, Value, types};
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Type, Value, types};
 
 use super::{Vector, scalar_types};
 use crate::operations::Operation;
 use crate::translate::Translator;
 use crate::translate::node::Node;
+
+/// 2^63: what 64 bits cannot hold.
+const LIMIT: f32 = (1u64 << 63) as f32;
 
 impl Translator<'_> {
     pub(super) fn convert(&mut self, op: Cvt, upper: Vector, a: Vector) -> Vector {
@@ -89,7 +92,7 @@ impl Translator<'_> {
         }
         let (_, vector) = scalar_types(op.from);
         let a = self.low(op.from, a);
-        let v = if op.wide { self.truncate_wide(a) } else { self.truncate(vector, a) };
+        let v = if op.wide { self.truncate_wide(op.from, a) } else { self.truncate(vector, a) };
         self.given_narrow(w, v)
     }
 
@@ -104,15 +107,20 @@ impl Translator<'_> {
         self.f.ins().extractlane(v, 0)
     }
 
-    /// To 64 bits, where only Cranelift's saturating conversion exists: NaNs and what is too large
-    /// are for the interpreter. What is too small becomes the integer indefinite in both.
-    fn truncate_wide(&mut self, a: Value) -> Value {
+    /// To 64 bits, where only Cranelift's saturating conversion exists: it is the same below 2^63.
+    /// NaNs and larger numbers are for the interpreter. Their bits say it, as a comparison would
+    /// raise the denormal exception.
+    fn truncate_wide(&mut self, fmt: ComFmt, a: Value) -> Value {
+        let (ty, limit) = match fmt {
+            ComFmt::Ss => (types::I32, i64::from(LIMIT.to_bits())),
+            ComFmt::Sd => (types::I64, f64::from(LIMIT).to_bits() as i64),
+        };
+        let bits = self.f.ins().bitcast(ty, MemFlagsData::new(), a);
+        let magnitude = self.f.ins().iadd(bits, bits);
+        let limit = self.f.ins().iconst(ty, limit << 1);
+        let large = self.f.ins().icmp(IntCC::UnsignedGreaterThanOrEqual, magnitude, limit);
+        self.leave_if(large);
         let v = self.f.ins().fcvt_to_sint_sat(types::I64, a);
-        let v = self.float_result(v);
-        let unordered = self.f.ins().fcmp(FloatCC::Unordered, a, a);
-        self.leave_if(unordered);
-        let over = self.f.ins().icmp_imm_s(IntCC::Equal, v, i64::MAX);
-        self.leave_if(over);
-        v
+        self.float_result(v)
     }
 }

@@ -14,6 +14,7 @@
 use std::collections::HashSet;
 
 use brolga_cpu::core::translated::offset;
+use brolga_cpu::vcpu::rflags;
 use brolga_cpu::vector::{ComFmt, Fmt, Fp1, Fp2, Pred};
 use brolga_mmu::Width;
 use cranelift_codegen::cursor::{Cursor, FuncCursor};
@@ -144,6 +145,16 @@ impl Translator<'_> {
         self.node(Width::W64, Kind::Compared(a, b))
     }
 
+    /// The flags that it has set, in their positions.
+    pub(in crate::translate) fn compared_flags(&mut self, a: Value, b: Value) -> Value {
+        let equal = self.f.ins().fcmp(FloatCC::UnorderedOrEqual, a, b);
+        let less = self.f.ins().fcmp(FloatCC::UnorderedOrLessThan, a, b);
+        let zf = self.f.ins().uextend(types::I64, equal);
+        let cf = self.f.ins().uextend(types::I64, less);
+        let zf = self.f.ins().ishl_imm_u(zf, i64::from(rflags::ZF.trailing_zeros()));
+        self.f.ins().bor(zf, cf)
+    }
+
     /// Notes a value whose computation may set sticky flags.
     pub(super) fn float_result(&mut self, v: Value) -> Value {
         self.float_results.push(v);
@@ -194,41 +205,4 @@ fn used_values(func: &Function) -> HashSet<Value> {
         }
     }
     used
-}
-
-/// The flags behind an ordered comparison, as 0 or 1 in 8 bits.
-#[derive(Clone, Copy)]
-pub(in crate::translate) enum Ordered {
-    Zero,
-    Carry,
-    Either,
-}
-
-impl Translator<'_> {
-    /// A flag that a comparison of two numbers has set.
-    pub(in crate::translate) fn compared_flag(
-        &mut self,
-        a: Value,
-        b: Value,
-        flag: Ordered,
-    ) -> Value {
-        // Forms that are one condition code each.
-        let cc = match flag {
-            Ordered::Zero => FloatCC::UnorderedOrEqual,
-            Ordered::Carry => FloatCC::UnorderedOrLessThan,
-            Ordered::Either => FloatCC::UnorderedOrLessThanOrEqual,
-        };
-        self.f.ins().fcmp(cc, a, b)
-    }
-
-    /// All flags that it has set, in their positions.
-    pub(in crate::translate) fn compared_flags(&mut self, a: Value, b: Value) -> Value {
-        let zero = self.compared_flag(a, b, Ordered::Zero);
-        let carry = self.compared_flag(a, b, Ordered::Carry);
-        let zero = self.f.ins().uextend(types::I64, zero);
-        let carry = self.f.ins().uextend(types::I64, carry);
-        let zero =
-            self.f.ins().ishl_imm_u(zero, i64::from(brolga_cpu::vcpu::rflags::ZF.trailing_zeros()));
-        self.f.ins().bor(zero, carry)
-    }
 }

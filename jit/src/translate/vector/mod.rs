@@ -21,7 +21,6 @@ use cranelift_codegen::ir::{
 use super::node::Node;
 use super::{Translator, at, trusted};
 use crate::operations::Operation;
-pub(super) use float::Ordered;
 pub(super) use registers::{Home, homes};
 
 /// A 128-bit value.
