@@ -49,6 +49,8 @@ mode_bits! {
     USER = 11;
     /// Every data access is checked for alignment: no segment counts as flat.
     ALIGNMENT_CHECKED = 12;
+    /// MXCSR does not mask all SIMD floating-point exceptions: translated code cannot raise them.
+    SIMD_UNMASKED = 13;
 }
 
 impl Mode {

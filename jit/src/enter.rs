@@ -1,16 +1,19 @@
 //! The way into translated code, and out of it to its slow path. One of the crate's modules with
 //! `unsafe`.
 
+use std::arch::asm;
 use std::sync::Arc;
 
 use brolga_cpu::core::Core;
 use brolga_cpu::core::translated::status_of;
+use brolga_cpu::vector::mxcsr;
 use cranelift_codegen::ir::{AbiParam, InstBuilder, Signature, types};
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_jit::{JITBuilder, JITModule};
 use cranelift_module::{Linkage, Module, ModuleError};
 
+use crate::operations;
 use crate::translate::region_signature;
 
 /// Calls a region: the core, the TLB's table, IP, instructions left, the region's address.
@@ -60,13 +63,58 @@ impl Entrance {
     pub(crate) fn run(&self, core: &mut Core, code: *const u8, ip: u64, left: u64) {
         core.translated.slow_path = slow_path as *const () as u64;
         core.translated.status = status_of as *const () as u64;
+        core.translated.operations = operations::table_address();
         let table = core.tlb_table();
+        let mxcsr = GuestMxcsr::load(core.vcpu.mxcsr);
         // SAFETY: `code` is a live region of the arena: code of `region_signature`, which accesses
         // the core's own fields, the TLB's current table, the jump cache and the link cells that
         // the caller has put into `core.translated`, and guest RAM through hits in the TLB.
         // Nothing but the slow path touches the core meanwhile, through the same pointer.
         unsafe { (self.trampoline)(core, table, ip, left, code as u64) }
+        core.vcpu.mxcsr = mxcsr.restore();
     }
+}
+
+/// The guest's MXCSR in the host's, while translated code runs: its arithmetic then rounds and
+/// raises what the guest's does. What the code calls meanwhile must not compute with floating
+/// point: neither the slow path nor [`status_of`] does.
+struct GuestMxcsr(u32);
+
+impl GuestMxcsr {
+    /// Loads `mxcsr`, unless it would raise exceptions in this process: code for such a mode does
+    /// no floating-point arithmetic.
+    fn load(mxcsr: u32) -> GuestMxcsr {
+        let masked = mxcsr & mxcsr::MASKS == mxcsr::MASKS;
+        if masked && mxcsr != mxcsr::DEFAULT {
+            set_mxcsr(mxcsr);
+        }
+        GuestMxcsr(mxcsr)
+    }
+
+    /// Loads what Rust code expects; the guest's value, with the flags that have been raised.
+    fn restore(self) -> u32 {
+        if self.0 & mxcsr::MASKS != mxcsr::MASKS {
+            return self.0;
+        }
+        let guest = current_mxcsr();
+        if guest != mxcsr::DEFAULT {
+            set_mxcsr(mxcsr::DEFAULT);
+        }
+        guest
+    }
+}
+
+fn set_mxcsr(value: u32) {
+    // SAFETY: the value masks all exceptions and has no reserved bits. Until the default is loaded
+    // again, nothing is executed but translated code and what it calls.
+    unsafe { asm!("ldmxcsr [{}]", in(reg) &value, options(nostack, readonly, preserves_flags)) }
+}
+
+fn current_mxcsr() -> u32 {
+    let mut value = 0u32;
+    // SAFETY: stores to a place of that size.
+    unsafe { asm!("stmxcsr [{}]", in(reg) &mut value, options(nostack, preserves_flags)) }
+    value
 }
 
 /// What the slow path's thunk calls.

@@ -13,6 +13,7 @@ mod dump;
 mod enter;
 mod jump;
 mod native;
+mod operations;
 mod plan;
 mod space;
 mod survey;

@@ -6,7 +6,7 @@ use brolga_cpu::cpuid::CpuModel;
 use brolga_cpu::decode::{Decoded, decode};
 use brolga_mmu::PAGE_SIZE;
 
-use crate::survey::{Effects, RegSet, Survey, Transfer};
+use crate::survey::{Effects, RegSet, Survey, Transfer, VectorUse};
 
 /// Most blocks of a region.
 const MAX_BLOCKS: usize = 24;
@@ -58,8 +58,9 @@ pub(crate) struct Plan {
     /// Registers whose values at the entry matter.
     pub(crate) live_in: RegSet,
     pub(crate) vector_live_in: RegSet,
-    /// Some instruction computes under the guest's MXCSR.
-    pub(crate) uses_mxcsr: bool,
+    /// Vector registers on which all arithmetic is on the lowest double, or the lowest single.
+    pub(crate) doubles: RegSet,
+    pub(crate) singles: RegSet,
 }
 
 impl Plan {
@@ -91,8 +92,8 @@ pub(crate) fn plan(
     let mut runs = discover(page, entry, mode, model, warm)?;
     split_at_leaders(&mut runs);
     let blocks = order(connect(runs), entry);
-    let mut plan = Plan { blocks, live_in: 0, vector_live_in: 0, uses_mxcsr: false };
-    plan.uses_mxcsr = plan.blocks.iter().any(|b| b.insns.iter().any(|i| i.uses_mxcsr));
+    let mut plan = Plan { blocks, live_in: 0, vector_live_in: 0, doubles: 0, singles: 0 };
+    find_scalars(&mut plan);
     place_polls(&mut plan.blocks);
     spread_dirt(&mut plan.blocks);
     find_live(&mut plan);
@@ -155,7 +156,8 @@ fn survey(page: &[u8], at: u16, mode: Mode, model: &CpuModel) -> Option<Run> {
     for op in &block.ops {
         let mut survey = Survey { code16, ..Survey::default() };
         let Ok(()) = (op.handler)(&mut survey, &op.insn);
-        if survey.effects.unsupported {
+        let raises = survey.effects.uses_mxcsr && mode.has(Mode::SIMD_UNMASKED);
+        if survey.effects.unsupported || raises {
             run.leaves = true;
             break;
         }
@@ -273,6 +275,21 @@ fn order(blocks: Vec<PlanBlock>, entry: u16) -> Vec<PlanBlock> {
         }
     }
     ordered
+}
+
+/// Finds the registers that are used for scalars.
+fn find_scalars(plan: &mut Plan) {
+    let (mut doubles, mut singles, mut packed) = (0, 0, 0);
+    for insn in plan.blocks.iter().flat_map(|b| &b.insns) {
+        match insn.vector_use {
+            VectorUse::Double => doubles |= insn.vector_writes,
+            VectorUse::Single => singles |= insn.vector_writes,
+            VectorUse::Packed => packed |= insn.vector_writes,
+            VectorUse::Neutral => {}
+        }
+    }
+    plan.doubles = doubles & !packed;
+    plan.singles = singles & !packed & !doubles;
 }
 
 /// Puts a poll at the entry and at every loop's head: in reverse post-order, the targets of edges

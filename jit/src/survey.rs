@@ -13,6 +13,7 @@ use brolga_cpu::vector::{
 use brolga_mmu::Width;
 
 use crate::native;
+use crate::translate::vector::shuffle::merges;
 
 /// A set of general or vector registers.
 pub(crate) type RegSet = u32;
@@ -41,8 +42,24 @@ pub(crate) struct Effects {
     pub(crate) unsupported: bool,
     /// It computes in the host's SSE unit under the guest's MXCSR.
     pub(crate) uses_mxcsr: bool,
+    /// What the vector register that it writes is used for.
+    pub(crate) vector_use: VectorUse,
     /// Where it continues, if it sets RIP.
     pub(crate) transfer: Option<Transfer>,
+}
+
+/// What an instruction uses a vector as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum VectorUse {
+    /// Loads, copies, bitwise logic: says nothing.
+    #[default]
+    Neutral,
+    /// Its lowest double.
+    Double,
+    /// Its lowest single.
+    Single,
+    /// Several lanes.
+    Packed,
 }
 
 /// A control transfer. Targets are offsets from the block's first byte; `None` if it is known
@@ -260,30 +277,48 @@ pub(crate) fn keeps_ip(mask: u64, code16: bool) -> bool {
     mask >= 0xffff_ffff || code16 && mask == 0xffff
 }
 
-/// A vector operation: whether it is translated.
-macro_rules! native {
-    ($self:ident, $native:expr) => {
-        if !$native {
-            $self.unsupported();
-        }
-    };
+impl Survey {
+    /// An operation of the SSE unit; `native`: whether it is translated.
+    fn float(&mut self, native: bool) {
+        self.effects.uses_mxcsr = true;
+        self.effects.unsupported |= !native;
+    }
+}
+
+fn scalar_use(fmt: ComFmt) -> VectorUse {
+    match fmt {
+        ComFmt::Ss => VectorUse::Single,
+        ComFmt::Sd => VectorUse::Double,
+    }
+}
+
+fn format_use(fmt: Fmt) -> VectorUse {
+    match fmt {
+        Fmt::Ss => VectorUse::Single,
+        Fmt::Sd => VectorUse::Double,
+        Fmt::Ps | Fmt::Pd => VectorUse::Packed,
+    }
 }
 
 impl VectorBackend for Survey {
-    type X = ();
+    type X = VectorUse;
 
-    fn const_x(&mut self, _: u128) {}
-
-    fn xmm(&mut self, r: u8) {
+    fn const_x(&mut self, _: u128) -> VectorUse {
+        VectorUse::Neutral
+    }
+    fn xmm(&mut self, r: u8) -> VectorUse {
         self.effects.vector_reads |= (1 << (r & 15)) & !self.effects.vector_writes;
+        VectorUse::Neutral
     }
-    fn set_xmm(&mut self, r: u8, (): ()) {
+    fn set_xmm(&mut self, r: u8, v: VectorUse) {
         self.effects.vector_writes |= 1 << (r & 15);
+        self.effects.vector_use = v;
     }
-    fn mm(&mut self, _: u8) {
+    fn mm(&mut self, _: u8) -> VectorUse {
         self.unsupported();
+        VectorUse::Neutral
     }
-    fn set_mm(&mut self, _: u8, (): ()) {
+    fn set_mm(&mut self, _: u8, _: VectorUse) {
         self.unsupported();
     }
     fn mmx_check(&mut self) -> Result<(), Infallible> {
@@ -296,9 +331,9 @@ impl VectorBackend for Survey {
     fn mmx_leave(&mut self) {
         self.unsupported();
     }
-    fn load_x(&mut self, _: VecWidth, _: Seg, _: Known, _: bool) -> Result<(), Infallible> {
+    fn load_x(&mut self, _: VecWidth, _: Seg, _: Known, _: bool) -> Result<VectorUse, Infallible> {
         self.leave();
-        Ok(())
+        Ok(VectorUse::Neutral)
     }
     fn store_x(
         &mut self,
@@ -306,76 +341,107 @@ impl VectorBackend for Survey {
         _: Seg,
         _: Known,
         _: bool,
-        (): (),
+        _: VectorUse,
     ) -> Result<(), Infallible> {
         self.leave();
         Ok(())
     }
-    fn extract(&mut self, _: Lane, (): (), _: u8) -> Known {
+    fn extract(&mut self, _: Lane, _: VectorUse, _: u8) -> Known {
         Known::Nothing
     }
-    fn insert(&mut self, _: Lane, (): (), _: u8, _: Known) {}
-    fn movemask(&mut self, lane: Lane, (): ()) -> Known {
-        native!(self, native::movemask(lane));
+    fn insert(&mut self, _: Lane, _: VectorUse, n: u8, _: Known) -> VectorUse {
+        if n == 0 { VectorUse::Neutral } else { VectorUse::Packed }
+    }
+    fn movemask(&mut self, _: Lane, _: VectorUse) -> Known {
         Known::Nothing
     }
-    fn x2(&mut self, op: X2, lane: Lane, (): (), (): ()) {
-        native!(self, native::x2(op, lane));
+    fn x2(&mut self, op: X2, _: Lane, _: VectorUse, _: VectorUse) -> VectorUse {
+        match op {
+            X2::And | X2::AndNot | X2::Or | X2::Xor => VectorUse::Neutral,
+            _ => VectorUse::Packed,
+        }
     }
-    fn abs(&mut self, lane: Lane, (): ()) {
-        native!(self, native::abs(lane));
+    fn abs(&mut self, _: Lane, _: VectorUse) -> VectorUse {
+        VectorUse::Packed
     }
-    fn shift(&mut self, op: Shift, lane: Lane, (): (), count: Known) {
-        let constant = matches!(count, Known::Constant(_));
-        native!(self, native::shift(op, lane, constant));
+    fn shift(&mut self, _: Shift, _: Lane, _: VectorUse, _: Known) -> VectorUse {
+        VectorUse::Packed
     }
-    fn bit_select(&mut self, (): (), (): (), (): ()) {}
-    fn shuffle(&mut self, (): (), (): (), _: Pattern) {}
-    fn shuffle_by(&mut self, (): (), (): ()) {
-        native!(self, native::SHUFFLE_BY);
+    fn bit_select(&mut self, _: VectorUse, _: VectorUse, _: VectorUse) -> VectorUse {
+        VectorUse::Packed
     }
-    fn interleave(&mut self, _: Lane, _: bool, (): (), (): ()) {}
-    fn pack(&mut self, from: Lane, signed: bool, (): (), (): ()) {
-        native!(self, native::pack(from, signed));
+    fn shuffle(&mut self, _: VectorUse, _: VectorUse, pattern: Pattern) -> VectorUse {
+        merges(pattern).map_or(VectorUse::Packed, scalar_use)
     }
-    fn fp2(&mut self, op: Fp2, fmt: Fmt, (): (), (): ()) -> Result<(), Infallible> {
-        self.effects.uses_mxcsr = true;
-        native!(self, native::fp2(op, fmt));
-        Ok(())
+    fn shuffle_by(&mut self, _: VectorUse, _: VectorUse) -> VectorUse {
+        self.effects.unsupported |= !native::shuffle_by();
+        VectorUse::Packed
     }
-    fn fp1(&mut self, op: Fp1, fmt: Fmt, (): (), (): ()) -> Result<(), Infallible> {
-        self.effects.uses_mxcsr = true;
-        native!(self, native::fp1(op, fmt));
-        Ok(())
+    fn interleave(&mut self, lane: Lane, _: bool, _: VectorUse, _: VectorUse) -> VectorUse {
+        // MOVQ is one.
+        if lane == Lane::Q { VectorUse::Neutral } else { VectorUse::Packed }
+    }
+    fn pack(&mut self, _: Lane, _: bool, _: VectorUse, _: VectorUse) -> VectorUse {
+        VectorUse::Packed
+    }
+    fn fp2(
+        &mut self,
+        op: Fp2,
+        fmt: Fmt,
+        _: VectorUse,
+        _: VectorUse,
+    ) -> Result<VectorUse, Infallible> {
+        self.float(native::fp2(op));
+        Ok(format_use(fmt))
+    }
+    fn fp1(
+        &mut self,
+        op: Fp1,
+        fmt: Fmt,
+        _: VectorUse,
+        _: VectorUse,
+    ) -> Result<VectorUse, Infallible> {
+        self.float(native::fp1(op));
+        Ok(format_use(fmt))
     }
     fn fp_compare(
         &mut self,
-        fmt: ComFmt,
-        quiet: bool,
-        (): (),
-        (): (),
+        _: ComFmt,
+        _: bool,
+        _: VectorUse,
+        _: VectorUse,
     ) -> Result<Known, Infallible> {
-        self.effects.uses_mxcsr = true;
-        native!(self, native::fp_compare(fmt, quiet));
+        self.float(true);
+        self.leave();
         Ok(Known::Nothing)
     }
-    fn cvt(&mut self, op: Cvt, (): (), (): ()) -> Result<(), Infallible> {
-        self.effects.uses_mxcsr = true;
-        native!(self, native::cvt(op));
-        Ok(())
+    fn cvt(&mut self, op: Cvt, _: VectorUse, _: VectorUse) -> Result<VectorUse, Infallible> {
+        self.float(true);
+        Ok(match op {
+            Cvt::Ss2Sd => VectorUse::Double,
+            Cvt::Sd2Ss => VectorUse::Single,
+            // Compilers convert scalars by them too.
+            Cvt::Ps2Pd | Cvt::Pd2Ps => VectorUse::Neutral,
+            _ => VectorUse::Packed,
+        })
     }
-    fn cvt_from_int(&mut self, fmt: ComFmt, w: Width, (): (), _: Known) -> Result<(), Infallible> {
-        self.effects.uses_mxcsr = true;
-        native!(self, native::cvt_from_int(fmt, w));
-        Ok(())
+    fn cvt_from_int(
+        &mut self,
+        fmt: ComFmt,
+        _: Width,
+        _: VectorUse,
+        _: Known,
+    ) -> Result<VectorUse, Infallible> {
+        self.float(true);
+        Ok(scalar_use(fmt))
     }
-    fn cvt_to_int(&mut self, op: IntCvt, (): ()) -> Result<Known, Infallible> {
-        self.effects.uses_mxcsr = true;
-        native!(self, native::cvt_to_int(op));
+    fn cvt_to_int(&mut self, _: IntCvt, _: VectorUse) -> Result<Known, Infallible> {
+        self.float(true);
+        self.leave();
         Ok(Known::Nothing)
     }
     fn crc32c(&mut self, _: Width, _: Known, _: Known) -> Known {
-        self.unsupported();
+        self.effects.unsupported |= !native::crc32c();
         Known::Nothing
     }
 }

@@ -5,10 +5,11 @@ use brolga_mmu::{Linear, MmuIndex, PagingKind, PagingMode};
 use super::{Core, Mode};
 use crate::cpuid::Feature;
 use crate::vcpu::{SegReg, Segment, Vcpu, attr, cr0, cr4, efer, rflags};
+use crate::vector::mxcsr;
 
 impl Core {
     /// Recomputes everything derived. To be called after a change of CS, SS, DS or ES, CPL, CR0,
-    /// CR3's format, CR4, EFER, DR7, EFLAGS.VM or EFLAGS.AC. Drops all translations if the rules of
+    /// CR3's format, CR4, EFER, DR7, EFLAGS.VM, EFLAGS.AC or MXCSR's masks. Drops all translations if the rules of
     /// paging have changed.
     pub fn mode_changed(&mut self) {
         self.mode = decode_mode(&self.vcpu, self.alignment_checked());
@@ -88,6 +89,7 @@ fn decode_mode(v: &Vcpu, alignment_checked: bool) -> Mode {
         .with(Mode::MONITOR_COPROCESSOR, v.sys.cr0 & cr0::MP != 0)
         .with(Mode::OSFXSR, v.sys.cr4 & cr4::OSFXSR != 0)
         .with(Mode::USER, v.cpl == 3)
+        .with(Mode::SIMD_UNMASKED, v.mxcsr & mxcsr::MASKS != mxcsr::MASKS)
 }
 
 /// Base 0, limit 4 GiB, writable, expand-up: accesses need no check.

@@ -37,6 +37,10 @@ pub struct Translated {
     pub key_hash: u64,
     /// Address of the slow path's thunk.
     pub slow_path: u64,
+    /// Address of the table of functions for vector operations that the translator cannot express.
+    pub operations: u64,
+    /// The result of such a function.
+    pub result: [u64; 2],
     /// Address of a function that computes the status flags from their lazy form.
     pub status: u64,
 }
@@ -71,6 +75,8 @@ pub mod offset {
     pub const KEY: usize = offset_of!(Core, translated) + offset_of!(Translated, key);
     pub const KEY_HASH: usize = offset_of!(Core, translated) + offset_of!(Translated, key_hash);
     pub const SLOW_PATH: usize = offset_of!(Core, translated) + offset_of!(Translated, slow_path);
+    pub const OPERATIONS: usize = offset_of!(Core, translated) + offset_of!(Translated, operations);
+    pub const RESULT: usize = offset_of!(Core, translated) + offset_of!(Translated, result);
     pub const STATUS: usize = offset_of!(Core, translated) + offset_of!(Translated, status);
 
     /// The base of segment register `index` (encoding order).

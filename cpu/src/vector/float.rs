@@ -128,13 +128,13 @@ pub struct Fp<T> {
 }
 
 /// Bits of MXCSR.
-pub(crate) mod mxcsr {
+pub mod mxcsr {
     /// The six exception masks.
-    pub(crate) const MASKS: u32 = 0x3f << 7;
+    pub const MASKS: u32 = 0x3f << 7;
     /// Those that may be set; the value that FXSAVE reports as MXCSR_MASK.
-    pub(crate) const WRITABLE: u32 = 0xffff;
+    pub const WRITABLE: u32 = 0xffff;
     /// After reset.
-    pub(crate) const DEFAULT: u32 = MASKS;
+    pub const DEFAULT: u32 = MASKS;
 }
 
 impl<T> Fp<T> {

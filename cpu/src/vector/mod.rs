@@ -9,7 +9,7 @@ use brolga_mmu::Width;
 
 use crate::backend::Backend;
 use crate::vcpu::Seg;
-pub(crate) use float::mxcsr;
+pub use float::mxcsr;
 pub use float::{ComFmt, Cvt, Fmt, Fp, Fp1, Fp2, IntCvt, Pred};
 
 /// How a 128-bit value is divided.

@@ -7,7 +7,7 @@ use brolga_cpu::core::translated::{offset, packed_flag_op};
 use brolga_cpu::flags::{Cond, FlagOp};
 use brolga_cpu::vcpu::rflags;
 use brolga_mmu::Width;
-use cranelift_codegen::ir::condcodes::{CondCode, IntCC};
+use cranelift_codegen::ir::condcodes::{CondCode, FloatCC, IntCC};
 use cranelift_codegen::ir::{InstBuilder, Value, types};
 
 use super::node::{Kind, Node, int};
@@ -134,6 +134,9 @@ impl Translator<'_> {
                     let (x, y) = (self.narrow(x, w), self.narrow(y, w));
                     return self.f.ins().icmp(cc, x, y);
                 }
+                if let (FlagOp::Bits, Kind::Compared(a, b)) = (op, self.kind(r)) {
+                    return self.compared_flag(a, b, base, negated);
+                }
                 self.produced_flag(&p, base)
             }
             State::If { c, then, otherwise } => {
@@ -163,12 +166,29 @@ impl Translator<'_> {
         }
     }
 
+    /// A condition, or its negation, after a comparison of floating-point numbers: forms that are
+    /// one condition code each.
+    fn compared_flag(&mut self, a: Value, b: Value, base: Base, negated: bool) -> Value {
+        let cc = match base {
+            Base::Below => FloatCC::UnorderedOrLessThan,
+            Base::Zero | Base::LessOrEqual => FloatCC::UnorderedOrEqual,
+            Base::BelowOrEqual => FloatCC::UnorderedOrLessThanOrEqual,
+            Base::Overflow | Base::Sign | Base::Parity | Base::Less => {
+                return self.constant_flag(negated);
+            }
+        };
+        self.f.ins().fcmp(if negated { cc.complement() } else { cc }, a, b)
+    }
+
     fn produced_flag(&mut self, p: &Producer, base: Base) -> Value {
         if let Some((cc, x, y)) = self.comparison(p, base) {
             let (x, y) = (self.narrow(x, p.w), self.narrow(y, p.w));
             return self.f.ins().icmp(cc, x, y);
         }
         if p.op == FlagOp::Bits {
+            if let Kind::Compared(a, b) = self.kind(p.r) {
+                return self.compared_flag(a, b, base, false);
+            }
             let r = self.wide(p.r);
             return self.bit_flag(r, base);
         }

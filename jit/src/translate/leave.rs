@@ -8,6 +8,7 @@ use cranelift_codegen::ir::{Block, InstBuilder, Value, types};
 
 use super::flags::FlagsId;
 use super::node::{Kind, Node};
+use super::vector::Vector;
 use super::{Translator, at, trusted};
 use crate::jump::JumpEntry;
 
@@ -39,6 +40,8 @@ impl Reason {
 pub(super) struct Snapshot {
     /// Fields of the core, and their values.
     pub(super) regs: Vec<(i32, Value)>,
+    /// Vector registers by their numbers.
+    pub(super) vectors: Vec<(usize, Vector)>,
     pub(super) budget: Value,
     pub(super) flags: FlagsId,
     pub(super) pending: u64,
@@ -120,6 +123,9 @@ impl Translator<'_> {
     fn store_state(&mut self, snapshot: &Snapshot) {
         for (field, v) in &snapshot.regs {
             self.f.ins().store(trusted(), *v, self.core, *field);
+        }
+        for (r, v) in &snapshot.vectors {
+            self.store_vector_register(*r, *v);
         }
         self.store_flags(snapshot.flags);
     }

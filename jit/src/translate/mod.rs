@@ -12,7 +12,7 @@ mod flags;
 mod leave;
 mod memory;
 mod node;
-mod vector;
+pub(crate) mod vector;
 
 use brolga_cpu::block::Mode;
 use brolga_cpu::core::translated::offset;
@@ -21,7 +21,7 @@ use brolga_cpu::decode::{Decoded, decode};
 use brolga_cpu::insn::Insn;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
-    AbiParam, Block, Function, InstBuilder, MemFlagsData, SigRef, Signature, Value, types,
+    AbiParam, Block, Function, InstBuilder, MemFlagsData, SigRef, Signature, Type, Value, types,
 };
 use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
@@ -32,6 +32,7 @@ use flags::{FlagsId, State};
 pub(crate) use leave::Reason;
 use leave::{Leave, Snapshot};
 use node::{Node, Nodes};
+use vector::{Home, Vector};
 
 /// Where the links of a region lead: offsets from its entry, in the same page. The code refers to
 /// them by their number plus [`Request::first_cell`].
@@ -61,6 +62,11 @@ struct Signatures {
     region: SigRef,
     slow_path: SigRef,
     status: SigRef,
+    /// Of the functions of [`crate::operations`]: on vectors, on integers, and from a vector to an
+    /// integer.
+    vectors: SigRef,
+    integers: SigRef,
+    to_integer: SigRef,
 }
 
 /// How a block of guest code ends, as its last instruction says.
@@ -68,6 +74,14 @@ struct Signatures {
 enum End {
     Jump(Node),
     Branch { c: Node, target: Node, next: Node },
+}
+
+/// The state in which a block's only predecessor leaves it.
+#[derive(Clone, Copy)]
+struct Inherited {
+    flags: FlagsId,
+    pending: u64,
+    vectors: [Option<Vector>; 16],
 }
 
 /// The backend that builds IR.
@@ -84,13 +98,13 @@ pub(crate) struct Translator<'a> {
     nodes: Nodes,
     flag_states: Vec<State>,
     gprs: [Variable; 16],
-    xmms: [Variable; 16],
+    xmms: [Home; 16],
     /// Instructions left in the slice, less `pending`.
     budget: Variable,
     merged: [Variable; 4],
     /// The IR block of each block of the plan, and the state in which single predecessors leave it.
     blocks: Vec<Block>,
-    inherited: Vec<Option<(FlagsId, u64)>>,
+    inherited: Vec<Option<Inherited>>,
 
     // The current position.
     /// Distance of the current block from the region's entry.
@@ -102,10 +116,14 @@ pub(crate) struct Translator<'a> {
     flags: FlagsId,
     dirty: u32,
     vector_dirty: u32,
+    /// Vector registers that the current block has read or written.
+    vectors: [Option<Vector>; 16],
     end: Option<End>,
     /// The state at the start of the current instruction, and the block that leaves with it.
     leave: Option<Leave>,
     links: Links,
+    /// What has been computed by operations that may set sticky flags of MXCSR.
+    float_results: Vec<Value>,
     #[cfg(debug_assertions)]
     changed: bool,
 }
@@ -140,6 +158,7 @@ pub(crate) fn translate(
         t.block(index);
     }
     t.f.seal_all_blocks();
+    t.keep_float_results();
     let Translator { f, links, .. } = t;
     f.finalize(frontend);
     links
@@ -148,9 +167,16 @@ pub(crate) fn translate(
 impl<'a> Translator<'a> {
     fn new(request: &'a Request<'a>, mut f: FunctionBuilder<'a>) -> Self {
         let region = f.import_signature(region_signature());
-        let mut slow_path = Signature::new(CallConv::PreserveAll);
-        slow_path.params.push(AbiParam::new(types::I64));
-        let slow_path = f.import_signature(slow_path);
+        let mut preserving = |params: &[Type]| {
+            let mut signature = Signature::new(CallConv::PreserveAll);
+            signature.params.extend(params.iter().map(|ty| AbiParam::new(*ty)));
+            f.import_signature(signature)
+        };
+        let slow_path = preserving(&[types::I64]);
+        let vectors = preserving(&[types::I64, types::I8X16, types::I8X16]);
+        let integers = preserving(&[types::I64; 3]);
+        let to_integer =
+            preserving(&[types::I64, types::I64, types::I64, types::I8X16, types::I8X16]);
         let mut status = Signature::new(CallConv::SystemV);
         status.params.extend([AbiParam::new(types::I64); 4]);
         status.returns.push(AbiParam::new(types::I64));
@@ -164,7 +190,7 @@ impl<'a> Translator<'a> {
             unreachable!("a region has four parameters")
         };
         let gprs = std::array::from_fn(|_| f.declare_var(types::I64));
-        let xmms = std::array::from_fn(|_| f.declare_var(types::I8X16));
+        let xmms = vector::homes(&mut f, request.plan);
         let budget = f.declare_var(types::I64);
         let merged = [types::I64, types::I64, types::I64, types::I16].map(|ty| f.declare_var(ty));
         f.def_var(budget, left);
@@ -172,7 +198,7 @@ impl<'a> Translator<'a> {
         let mode = request.mode;
         Self {
             f,
-            signatures: Signatures { region, slow_path, status },
+            signatures: Signatures { region, slow_path, status, vectors, integers, to_integer },
             core,
             tlb,
             ip,
@@ -193,9 +219,11 @@ impl<'a> Translator<'a> {
             flags: FlagsId::UNTOUCHED,
             dirty: 0,
             vector_dirty: 0,
+            vectors: [None; 16],
             end: None,
             leave: None,
             links: Links::new(),
+            float_results: Vec::new(),
             request,
             #[cfg(debug_assertions)]
             changed: false,
@@ -212,9 +240,7 @@ impl<'a> Translator<'a> {
                 self.f.def_var(self.gprs[r], v);
             }
             if plan.vector_live_in >> r & 1 != 0 {
-                let field = at(offset::XMM + 16 * r);
-                let v = self.f.ins().load(types::I8X16, trusted(), self.core, field);
-                self.f.def_var(self.xmms[r], v);
+                self.load_vector_register(r);
             }
         }
         if !self.cs_flat && !self.code64 {
@@ -281,14 +307,20 @@ impl<'a> Translator<'a> {
         self.vector_dirty = block.vector_dirty;
         self.end = None;
         self.leave = None;
-        (self.flags, self.pending) = match self.inherited[index] {
+        let Inherited { flags, pending, vectors } = match self.inherited[index] {
             Some(state) => state,
-            None if block.flags_dirty && block.flags_live => {
-                let [r, a, b, op] = self.merged.map(|v| self.f.use_var(v));
-                (self.flag_state(State::Merged { r, a, b, op }), 0)
-            }
-            None => (FlagsId::UNTOUCHED, 0),
+            None => Inherited {
+                flags: if block.flags_dirty && block.flags_live {
+                    let [r, a, b, op] = self.merged.map(|v| self.f.use_var(v));
+                    self.flag_state(State::Merged { r, a, b, op })
+                } else {
+                    FlagsId::UNTOUCHED
+                },
+                pending: 0,
+                vectors: [None; 16],
+            },
         };
+        (self.flags, self.pending, self.vectors) = (flags, pending, vectors);
     }
 
     /// Leaves if the slice may end before the next poll.
@@ -359,7 +391,8 @@ impl<'a> Translator<'a> {
     fn go_to(&mut self, index: usize) {
         let block = &self.request.plan.blocks[index];
         if block.predecessors == 1 {
-            self.inherited[index] = Some((self.flags, self.pending));
+            let (flags, pending, vectors) = (self.flags, self.pending, self.vectors);
+            self.inherited[index] = Some(Inherited { flags, pending, vectors });
         } else {
             if self.pending != 0 {
                 let left = self.f.use_var(self.budget);
@@ -372,6 +405,7 @@ impl<'a> Translator<'a> {
                     self.f.def_var(var, v);
                 }
             }
+            self.settle_vectors();
         }
         self.f.ins().jump(self.blocks[index], &[]);
     }
@@ -385,16 +419,23 @@ impl<'a> Translator<'a> {
 
     /// What the vCPU has to be brought up to, at the current instruction.
     fn snapshot(&mut self) -> Snapshot {
-        let mut regs = Vec::new();
+        let (mut regs, mut vectors) = (Vec::new(), Vec::new());
         for r in 0..16 {
             if self.dirty >> r & 1 != 0 {
                 regs.push((at(offset::REGS + 8 * r), self.f.use_var(self.gprs[r])));
             }
             if self.vector_dirty >> r & 1 != 0 {
-                regs.push((at(offset::XMM + 16 * r), self.f.use_var(self.xmms[r])));
+                vectors.push((r, self.vector_register(r)));
             }
         }
         let budget = self.f.use_var(self.budget);
-        Snapshot { regs, budget, flags: self.flags, pending: self.pending, ip: self.insn_at }
+        Snapshot {
+            regs,
+            vectors,
+            budget,
+            flags: self.flags,
+            pending: self.pending,
+            ip: self.insn_at,
+        }
     }
 }

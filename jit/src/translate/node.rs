@@ -31,6 +31,8 @@ pub(super) enum Kind {
     /// 1 or 0.
     OfCondition(Node),
     Status(FlagsId),
+    /// The flags after COMISS or one of its relatives, of numbers.
+    Compared(Value, Value),
     // Conditions.
     Cmp(Cmp, Width, Node, Node),
     Flag(FlagsId, Cond),
@@ -263,6 +265,7 @@ impl Translator<'_> {
             }
             Kind::OfCondition(c) => self.condition(c),
             Kind::Status(flags) => self.status_bits(flags),
+            Kind::Compared(a, b) => self.compared_flags(a, b),
             Kind::Const(_) | Kind::Ip(_) | Kind::Given => self.wide(n),
             Kind::Cmp(..) | Kind::Flag(..) | Kind::Known(_) => self.condition(n),
         }

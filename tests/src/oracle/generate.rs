@@ -74,6 +74,26 @@ fn offset(rng: &mut Rng) -> u64 {
     }
 }
 
+/// Gives `case` other operands: vectors, MXCSR, memory, and the general registers if they are no
+/// part of an address.
+pub fn vary(rng: &mut Rng, case: &mut Generated) {
+    let state = &mut case.state;
+    state.fx = fx(rng);
+    match rng.u8(..3) {
+        0 => rng.fill(&mut state.scratch[..]),
+        1 => state.scratch.as_chunks_mut().0.iter_mut().for_each(|lane: &mut [u8; 4]| {
+            *lane = single(rng).to_le_bytes();
+        }),
+        _ => state.scratch.as_chunks_mut().0.iter_mut().for_each(|lane: &mut [u8; 8]| {
+            *lane = double(rng).to_le_bytes();
+        }),
+    }
+    let i = &case.instruction;
+    if (0..i.op_count()).all(|n| i.op_kind(n) != OpKind::Memory) {
+        state.regs = std::array::from_fn(|_| value(rng));
+    }
+}
+
 fn state(rng: &mut Rng, i: &mut Instruction) -> State {
     const FIXED: u64 = 0x202;
     const DF: u64 = 1 << 10;

@@ -1,11 +1,12 @@
 //! The interpreter's side: a guest in 64-bit mode at CPL 3, as a process on the host is.
 
 use anyhow::{Result, bail};
+use brolga_cpu::core::tier::{NoTier, Tier};
 use brolga_cpu::vcpu::{Activity, RIP, SegReg, Segment, TableReg, Vcpu, attr, cr0, cr4, efer, gpr};
 
 use super::layout::{CODE, INSTRUCTION, REGION, SCRATCH, SCRATCH_LEN, SYSTEM};
 use super::machine::Machine;
-use super::state::{Ending, Raised, State};
+use super::state::{Ending, Raised, Remains, State};
 
 /// Guest-physical places.
 mod phys {
@@ -42,27 +43,66 @@ const MANY: u64 = 0x1000;
 const WITH_ERROR: [u8; 7] = [8, 10, 11, 12, 13, 14, 17];
 
 /// A guest ready to execute instructions.
-pub struct Guest {
-    machine: Machine,
+pub struct Guest<T: Tier = NoTier> {
+    machine: Machine<T>,
     start: Vcpu,
+    /// The code in memory: what an engine has made of it is kept from one run to the next.
+    code: Vec<u8>,
 }
 
 impl Guest {
     /// Sets up page tables, descriptor tables and handlers.
     pub fn new() -> Result<Guest> {
-        let mut machine = Machine::new(phys::RAM)?;
+        Guest::with_tier(NoTier)
+    }
+}
+
+impl<T: Tier> Guest<T> {
+    /// As [`Guest::new`], with a second tier.
+    pub fn with_tier(tier: T) -> Result<Guest<T>> {
+        let mut machine = Machine::with_tier(phys::RAM, tier)?;
         page_tables(&mut machine)?;
         system(&mut machine)?;
         let mut start = machine.interpreter.core.vcpu.clone();
         registers(&mut start);
-        Ok(Guest { machine, start })
+        Ok(Guest { machine, start, code: Vec::new() })
     }
 
     /// Executes the instruction `code`; `repeats` if it may take more than one iteration.
     pub fn run(&mut self, code: &[u8], repeats: bool, state: &State) -> Result<Ending> {
+        self.prepare(code, state)?;
+        self.machine.interpreter.run(if repeats { MANY } else { 1 });
+        self.ending(INSTRUCTION + code.len() as u64, state)
+    }
+
+    /// Executes the program `code` to its end, to an exception, or for `budget` instructions, and
+    /// gives everything that it leaves behind.
+    pub fn execute(&mut self, code: &[u8], budget: u64, state: &State) -> Result<Remains> {
+        self.prepare(code, state)?;
+        let start = self.machine.interpreter.core.now();
+        self.machine.interpreter.run(budget);
+        let core = &self.machine.interpreter.core;
+        Ok(Remains {
+            rip: core.vcpu.regs[RIP as usize],
+            fault_address: core.vcpu.sys.cr2,
+            retired: core.now() - start,
+            state: self.state(state)?,
+        })
+    }
+
+    /// The second tier.
+    pub fn tier(&self) -> &T {
+        &self.machine.interpreter.tier
+    }
+
+    /// Puts code and state where they belong.
+    fn prepare(&mut self, code: &[u8], state: &State) -> Result<()> {
         let mut bytes = code.to_vec();
-        bytes.resize(16, GUARD);
-        self.machine.write(phys::CODE + (INSTRUCTION - CODE), &bytes)?;
+        bytes.resize((code.len() + 1).next_multiple_of(16), GUARD);
+        if self.code != bytes {
+            self.machine.write(phys::CODE + (INSTRUCTION - CODE), &bytes)?;
+            self.code = bytes;
+        }
         self.machine.write(phys::SCRATCH, &state.scratch[..])?;
         let core = &mut self.machine.interpreter.core;
         core.vcpu = self.start.clone();
@@ -76,11 +116,17 @@ impl Guest {
             *x = u128::from_le_bytes(std::array::from_fn(|i| state.fx[at + i]));
         }
         core.mode_changed();
-        self.machine.interpreter.run(if repeats { MANY } else { 1 });
-        self.ending(INSTRUCTION + code.len() as u64, state)
+        Ok(())
     }
 
     fn ending(&self, next: u64, before: &State) -> Result<Ending> {
+        let mut state = self.state(before)?;
+        let raised = self.raised(next, &mut state)?;
+        Ok(Ending { state, raised })
+    }
+
+    /// The state now; what is not part of it is as in `before`.
+    fn state(&self, before: &State) -> Result<State> {
         let vcpu = &self.machine.interpreter.core.vcpu;
         let mut state = before.clone();
         state.regs.copy_from_slice(&vcpu.regs[..16]);
@@ -91,8 +137,7 @@ impl Guest {
             state.fx[160 + 16 * n..][..16].copy_from_slice(&x.to_le_bytes());
         }
         state.scratch.copy_from_slice(&self.machine.read(phys::SCRATCH, SCRATCH_LEN)?);
-        let raised = self.raised(next, &mut state)?;
-        Ok(Ending { state, raised })
+        Ok(state)
     }
 
     /// The exception whose handler has been entered. RSP and RFLAGS come from its frame.
@@ -126,7 +171,7 @@ impl Guest {
 }
 
 /// Maps the region of [`super::layout`].
-fn page_tables(machine: &mut Machine) -> Result<()> {
+fn page_tables<T: Tier>(machine: &mut Machine<T>) -> Result<()> {
     const PRESENT: u64 = 1;
     const WRITE: u64 = 2;
     const USER: u64 = 4;
@@ -151,7 +196,7 @@ fn page_tables(machine: &mut Machine) -> Result<()> {
 }
 
 /// GDT, IDT, TSS and handlers (SDM vol. 3, 3.4.5, 6.14.1 and 7.7).
-fn system(machine: &mut Machine) -> Result<()> {
+fn system<T: Tier>(machine: &mut Machine<T>) -> Result<()> {
     const CODE64: u64 = 0x0020_9a00_0000_0000;
     const TSS_RSP0: u64 = 4;
     const INTERRUPT_GATE: u64 = 0x8e00;

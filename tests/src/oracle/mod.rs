@@ -2,6 +2,7 @@
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub mod check;
+pub mod engines;
 pub mod families;
 pub mod generate;
 pub mod guest;

@@ -35,6 +35,19 @@ pub struct Ending {
     pub raised: Option<Raised>,
 }
 
+/// What a program leaves behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remains {
+    /// The state: the kernel's if the program has raised an exception.
+    pub state: State,
+    /// Where it stands.
+    pub rip: u64,
+    /// CR2.
+    pub fault_address: u64,
+    /// Instructions retired, exceptions included.
+    pub retired: u64,
+}
+
 impl State {
     /// The parts of the FXSAVE image in which an instruction's effect shows: not the pointers to
     /// the last x87 instruction, the mask of MXCSR and the reserved bytes.

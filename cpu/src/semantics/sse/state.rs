@@ -82,6 +82,15 @@ fn check_mxcsr(core: &mut Core, v: u32) -> Result<u32, Exit> {
     Ok(v)
 }
 
+/// The exception masks are part of the mode.
+fn set_mxcsr(core: &mut Core, v: u32) {
+    let changed = core.vcpu.mxcsr ^ v;
+    core.vcpu.mxcsr = v;
+    if changed & mxcsr::MASKS != 0 {
+        core.mode_changed();
+    }
+}
+
 fn load_xmm(core: &mut Core, area: &Area) {
     let part = xmm_place(core);
     let (values, _) = area[part].as_chunks::<16>();
@@ -94,7 +103,8 @@ fn load_xmm(core: &mut Core, area: &Area) {
 pub fn ldmxcsr(core: &mut Core, i: &Insn) -> Result<(), Exit> {
     let ea = core.ea(i);
     let v = core.load(Width::W32, i.seg, ea)? as u32;
-    core.vcpu.mxcsr = check_mxcsr(core, v)?;
+    let v = check_mxcsr(core, v)?;
+    set_mxcsr(core, v);
     Ok(())
 }
 
@@ -121,7 +131,8 @@ pub fn fxrstor(core: &mut Core, i: &Insn) -> Result<(), Exit> {
     core.check_aligned(i.seg, ea, 16)?;
     let at = core.check_area(i.seg, ea, LEGACY, false)?;
     let area = read(core, at)?;
-    core.vcpu.mxcsr = mxcsr_of(core, &area)?;
+    let v = mxcsr_of(core, &area)?;
+    set_mxcsr(core, v);
     core.vcpu.x87.fxrstor(i.has(bits::WIDE), &area);
     release_ferr(core);
     load_xmm(core, &area);
@@ -192,7 +203,8 @@ pub fn xrstor(core: &mut Core, i: &Insn) -> Result<(), Exit> {
     }
     let area = read(core, at)?;
     if requested & (SSE_COMPONENT | AVX_COMPONENT) != 0 {
-        core.vcpu.mxcsr = mxcsr_of(core, &area)?;
+        let v = mxcsr_of(core, &area)?;
+        set_mxcsr(core, v);
     }
     if requested & X87_COMPONENT != 0 {
         if present & X87_COMPONENT != 0 {

@@ -1,0 +1,187 @@
+//! Instructions of the host that Cranelift cannot express, as functions for translated code. One
+//! of the crate's modules with `unsafe` (naked functions).
+//!
+//! They are called with Cranelift's `preserve_all` convention: the core in RDI, vectors in XMM0
+//! and XMM1, integers in RSI and RDX. No register changes; the result goes to the core. They run
+//! under the guest's MXCSR, as all translated code does.
+
+use std::arch::naked_asm;
+
+use brolga_cpu::core::translated::offset;
+use brolga_cpu::vector::{ComFmt, Fmt, IntCvt};
+use brolga_mmu::Width;
+
+/// A function with a convention of its own, known by its address.
+type Function = extern "C" fn();
+
+/// `$insn` computes XMM0 from XMM0 and XMM1.
+macro_rules! vectors {
+    ($($name:ident $insn:literal;)+) => {
+        $(
+            #[unsafe(naked)]
+            extern "C" fn $name() {
+                naked_asm!(
+                    "sub rsp, 24",
+                    "movups [rsp], xmm0",
+                    $insn,
+                    "movups [rdi + {result}], xmm0",
+                    "movups xmm0, [rsp]",
+                    "add rsp, 24",
+                    "ret",
+                    result = const offset::RESULT,
+                )
+            }
+        )+
+    };
+}
+
+vectors! {
+    cvtps2dq "cvtps2dq xmm0, xmm1";
+    cvtpd2dq "cvtpd2dq xmm0, xmm1";
+    addsubps "addsubps xmm0, xmm1";
+    addsubpd "addsubpd xmm0, xmm1";
+    rcpss "rcpss xmm0, xmm1";
+    rcpps "rcpps xmm0, xmm1";
+    rsqrtss "rsqrtss xmm0, xmm1";
+    rsqrtps "rsqrtps xmm0, xmm1";
+}
+
+/// `$insn` computes RSI from RSI, RDX and XMM1.
+macro_rules! integers {
+    ($($name:ident $insn:literal;)+) => {
+        $(
+            #[unsafe(naked)]
+            extern "C" fn $name() {
+                naked_asm!(
+                    "push rsi",
+                    $insn,
+                    "mov [rdi + {result}], rsi",
+                    "pop rsi",
+                    "ret",
+                    result = const offset::RESULT,
+                )
+            }
+        )+
+    };
+}
+
+integers! {
+    cvtss2si32 "cvtss2si esi, xmm1";
+    cvtss2si64 "cvtss2si rsi, xmm1";
+    cvtsd2si32 "cvtsd2si esi, xmm1";
+    cvtsd2si64 "cvtsd2si rsi, xmm1";
+    crc32_8 "crc32 esi, dl";
+    crc32_16 "crc32 esi, dx";
+    crc32_32 "crc32 esi, edx";
+    crc32_64 "crc32 rsi, rdx";
+}
+
+/// ROUND with an immediate.
+macro_rules! rounding {
+    ($($name:ident $insn:literal;)+) => {
+        $(
+            #[unsafe(naked)]
+            extern "C" fn $name<const HOW: u8>() {
+                naked_asm!(
+                    "sub rsp, 24",
+                    "movups [rsp], xmm0",
+                    concat!($insn, " xmm0, xmm1, {how}"),
+                    "movups [rdi + {result}], xmm0",
+                    "movups xmm0, [rsp]",
+                    "add rsp, 24",
+                    "ret",
+                    how = const HOW,
+                    result = const offset::RESULT,
+                )
+            }
+        )+
+    };
+}
+
+rounding! {
+    roundss "roundss";
+    roundsd "roundsd";
+    roundps "roundps";
+    roundpd "roundpd";
+}
+
+/// A rounding for each immediate of four bits.
+macro_rules! all_modes {
+    ($name:ident) => {
+        [
+            $name::<0>,
+            $name::<1>,
+            $name::<2>,
+            $name::<3>,
+            $name::<4>,
+            $name::<5>,
+            $name::<6>,
+            $name::<7>,
+            $name::<8>,
+            $name::<9>,
+            $name::<10>,
+            $name::<11>,
+            $name::<12>,
+            $name::<13>,
+            $name::<14>,
+            $name::<15>,
+        ]
+    };
+}
+
+/// What a function does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Ps2Dq,
+    Pd2Dq,
+    /// Subtracts the even lanes and adds the odd ones, of a packed format.
+    AddSub(Fmt),
+    /// Of singles.
+    Rcp(Fmt),
+    Rsqrt(Fmt),
+    /// The conversion as MXCSR rounds; only `from` and `wide` count.
+    ToInt(IntCvt),
+    Crc32c(Width),
+    /// The lower four bits of the immediate count.
+    Round(Fmt, u8),
+}
+
+const PLAIN: [Function; 16] = [
+    cvtps2dq, cvtpd2dq, addsubps, addsubpd, rcpss, rcpps, rsqrtss, rsqrtps, cvtss2si32, cvtss2si64,
+    cvtsd2si32, cvtsd2si64, crc32_8, crc32_16, crc32_32, crc32_64,
+];
+
+/// The functions, in the order of [`Operation::index`].
+static TABLE: [[Function; 16]; 5] =
+    [PLAIN, all_modes!(roundss), all_modes!(roundsd), all_modes!(roundps), all_modes!(roundpd)];
+
+/// The address of the functions' table.
+pub(crate) fn table_address() -> u64 {
+    TABLE.as_ptr().addr() as u64
+}
+
+impl Operation {
+    /// The function's place in the table.
+    pub(crate) fn index(self) -> usize {
+        match self {
+            Operation::Ps2Dq => 0,
+            Operation::Pd2Dq => 1,
+            Operation::AddSub(fmt) => 2 + usize::from(fmt == Fmt::Pd),
+            Operation::Rcp(fmt) => 4 + usize::from(fmt == Fmt::Ps),
+            Operation::Rsqrt(fmt) => 6 + usize::from(fmt == Fmt::Ps),
+            Operation::ToInt(op) => {
+                8 + 2 * usize::from(op.from == ComFmt::Sd) + usize::from(op.wide)
+            }
+            Operation::Crc32c(w) => 12 + w as usize,
+            Operation::Round(fmt, how) => {
+                let row = match fmt {
+                    Fmt::Ss => 1,
+                    Fmt::Sd => 2,
+                    Fmt::Ps => 3,
+                    Fmt::Pd => 4,
+                };
+                16 * row + usize::from(how & 15)
+            }
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Compares the interpreter with translated code: single instructions with many operands, and
+//! programs of several.
+
+use std::fmt::Write;
+
+use anyhow::{Result, bail, ensure};
+use brolga_jit::{Jit, JitConfig};
+use fastrand::Rng;
+use iced_x86::{Code, Encoder, Mnemonic, OpKind, Register};
+
+use super::families::{FAMILIES, Family};
+use super::generate::{Generated, codes, generate, vary};
+use super::guest::Guest;
+use super::layout::INSTRUCTION;
+use super::state::{Remains, State};
+
+/// Instances of each encoding, and operands for each instance.
+const INSTANCES: u32 = 4;
+const OPERANDS: u32 = 8;
+/// Programs, each run with [`OPERANDS`] states.
+const PROGRAMS: u64 = 1000;
+/// More than any program executes.
+const BUDGET: u64 = 200;
+/// MXCSR with all exceptions masked.
+const MASKED: u32 = 0x1f80;
+/// MXCSR in an FXSAVE image.
+const MXCSR: usize = 24;
+
+/// Instructions without MMX registers that are the interpreter's.
+const INTERPRETED: [Mnemonic; 7] = [
+    Mnemonic::Pcmpestri,
+    Mnemonic::Pcmpestrm,
+    Mnemonic::Pcmpistri,
+    Mnemonic::Pcmpistrm,
+    Mnemonic::Ldmxcsr,
+    Mnemonic::Stmxcsr,
+    Mnemonic::Emms,
+];
+
+/// Both engines.
+struct Engines {
+    interpreter: Guest,
+    translator: Guest<Jit>,
+}
+
+impl Engines {
+    fn new() -> Result<Engines> {
+        let config = JitConfig { threshold: 1, cache_bytes: 16 << 20, ..JitConfig::default() };
+        let (interpreter, translator) = (Guest::new()?, Guest::with_tier(Jit::new(config)?)?);
+        Ok(Engines { interpreter, translator })
+    }
+
+    /// Runs a program on both; says what differs.
+    fn compare(&mut self, code: &[u8], state: &State) -> Result<Option<String>> {
+        let expected = self.interpreter.execute(code, BUDGET, state)?;
+        let got = self.translator.execute(code, BUDGET, state)?;
+        Ok((expected != got).then(|| differences(state, &expected, &got)))
+    }
+
+    /// Guest instructions translated so far.
+    fn translated(&self) -> u64 {
+        self.translator.tier().stats().insns
+    }
+}
+
+fn differences(before: &State, expected: &Remains, got: &Remains) -> String {
+    let fields = |r: &Remains| {
+        let regs = r.state.regs.iter().enumerate();
+        let regs = regs.map(|(n, v)| (format!("r{n}"), u128::from(*v)));
+        let other = [
+            ("rip", r.rip),
+            ("cr2", r.fault_address),
+            ("retired", r.retired),
+            ("flags", r.state.rflags),
+        ];
+        let other = other.map(|(name, v)| (name.to_owned(), u128::from(v)));
+        regs.chain(r.state.fx_fields()).chain(other).collect::<Vec<_>>()
+    };
+    let names = before.fx_fields().map(|(name, v)| format!("{name}={v:x}"));
+    let mut text = format!("\n    before: {}", names.collect::<Vec<_>>().join(" "));
+    for (want, have) in fields(expected).into_iter().zip(fields(got)) {
+        if want != have {
+            let _ = write!(text, "\n    {}: {:x}, translated {:x}", want.0, want.1, have.1);
+        }
+    }
+    if expected.state.scratch != got.state.scratch {
+        text.push_str("\n    memory differs");
+    }
+    text
+}
+
+/// Runs all encodings of `family` on both engines.
+pub fn run(family: &Family) -> Result<()> {
+    let mut engines = Engines::new()?;
+    let (mut bad, mut left, mut total) = (Vec::new(), Vec::new(), 0);
+    for code in codes(family.mnemonics) {
+        let before = engines.translated();
+        let (cases, difference) = run_encoding(&mut engines, code)?;
+        total += cases;
+        bad.extend(difference);
+        if engines.translated() == before && !is_interpreted(code) {
+            left.push(code);
+        }
+    }
+    if !bad.is_empty() {
+        bail!("{} encodings differ\n{}", bad.len(), bad.join("\n"));
+    }
+    ensure!(left.is_empty(), "not translated: {left:?}");
+    println!("{}: {total} cases", family.name);
+    Ok(())
+}
+
+/// The number of cases, and the first difference.
+fn run_encoding(engines: &mut Engines, code: Code) -> Result<(u32, Option<String>)> {
+    let mut rng = Rng::with_seed(code as u64);
+    let mut cases = 0;
+    for _ in 0..INSTANCES {
+        let mut case = generate(&mut rng, code);
+        for _ in 0..OPERANDS {
+            cases += 1;
+            if let Some(text) = engines.compare(&case.bytes, &case.state)? {
+                let head = format!("{code:?} {:02x?}", case.bytes);
+                return Ok((cases, Some(head + &text)));
+            }
+            vary(&mut rng, &mut case);
+        }
+    }
+    Ok((cases, None))
+}
+
+fn is_interpreted(code: Code) -> bool {
+    let form = code.op_code();
+    let mut operands = (0..form.op_count()).map(|n| format!("{:?}", form.op_kind(n)));
+    let string = matches!(code, Code::Movsd_m32_m32 | Code::Cmpsd_m32_m32);
+    string || INTERPRETED.contains(&code.mnemonic()) || operands.any(|kind| kind.starts_with("mm_"))
+}
+
+/// Runs programs on both engines: a few vector instructions, several times over.
+pub fn run_programs() -> Result<()> {
+    let mut engines = Engines::new()?;
+    let vectors = FAMILIES.iter().filter(|f| f.name.starts_with("sse"));
+    let all: Vec<Code> = vectors.flat_map(|f| codes(f.mnemonics)).collect();
+    // Scalars are kept in a form of their own: operations on them shall meet often.
+    let is_scalar = |code: &&Code| {
+        let name = format!("{:?}", code.mnemonic()).to_lowercase();
+        name.ends_with("sd") || name.ends_with("ss") || name.contains("2s") || name == "movq"
+    };
+    let scalars: Vec<Code> = all.iter().filter(is_scalar).copied().collect();
+    for seed in 0..PROGRAMS {
+        let mut rng = Rng::with_seed(seed);
+        let choice = if rng.bool() { &scalars } else { &all };
+        let mut program = Program::new(&mut rng, choice)?;
+        for n in 0..OPERANDS {
+            program.next_state(&mut rng, n);
+            if let Some(text) = engines.compare(&program.bytes, &program.case.state)? {
+                bail!("program {seed}: {:?}\n    {:02x?}{text}", program.codes, program.bytes);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A loop, counted by ECX, around some instructions.
+struct Program {
+    bytes: Vec<u8>,
+    codes: Vec<Code>,
+    /// What the states are varied from.
+    case: Generated,
+}
+
+impl Program {
+    fn new(rng: &mut Rng, choice: &[Code]) -> Result<Program> {
+        let (mut bytes, mut codes) = (Vec::new(), Vec::new());
+        let len = rng.usize(1..9);
+        loop {
+            let code = choice[rng.usize(..choice.len())];
+            let case = generate(rng, code);
+            let i = &case.instruction;
+            let memory = (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Memory);
+            let counter = i.op0_register().full_register() == Register::RCX;
+            // Addresses must not depend on what other instructions do.
+            if counter || memory && i.memory_base() != Register::RIP {
+                continue;
+            }
+            let mut encoder = Encoder::new(64);
+            encoder.encode(i, INSTRUCTION + bytes.len() as u64)?;
+            bytes.extend(encoder.take_buffer());
+            codes.push(code);
+            if codes.len() == len {
+                bytes.extend(count_down(bytes.len()));
+                return Ok(Program { bytes, codes, case });
+            }
+        }
+    }
+
+    /// Makes state number `n`.
+    fn next_state(&mut self, rng: &mut Rng, n: u32) {
+        vary(rng, &mut self.case);
+        let state = &mut self.case.state;
+        state.regs = std::array::from_fn(|_| rng.u64(..));
+        state.regs[1] = 1 + u64::from(n % 3);
+        if let Some(mxcsr) = state.fx[MXCSR..].first_chunk_mut().filter(|_| n % 4 != 0) {
+            *mxcsr = (u32::from_le_bytes(*mxcsr) | MASKED).to_le_bytes();
+        }
+    }
+}
+
+/// `dec ecx` and `jnz` back over them and `len` bytes.
+fn count_down(len: usize) -> Vec<u8> {
+    const INSTRUCTIONS: [u8; 4] = [0xff, 0xc9, 0x0f, 0x85];
+    let back = -(len as i32) - 8;
+    INSTRUCTIONS.into_iter().chain(back.to_le_bytes()).collect()
+}

@@ -1,0 +1,20 @@
+//! Random vector instructions on the interpreter and as translated code.
+
+use anyhow::Result;
+use brolga_tests::oracle::engines;
+use brolga_tests::oracle::families::FAMILIES;
+use brolga_tests::suite;
+
+fn main() {
+    let vectors = FAMILIES.iter().filter(|family| family.name.starts_with("sse"));
+    let families = vectors.map(|f| suite::trial(f.name, || check(|| engines::run(f))));
+    let programs = suite::trial("programs", || check(engines::run_programs));
+    suite::run(families.chain([programs]).collect());
+}
+
+fn check(run: impl FnOnce() -> Result<()>) -> Result<()> {
+    if cfg!(all(target_arch = "x86_64", target_os = "linux")) {
+        return run();
+    }
+    Err(suite::Skip("translated code needs an x86-64 machine with Linux".to_owned()).into())
+}
