@@ -5,13 +5,16 @@ use std::sync::Arc;
 
 use brolga_cpu::core::Core;
 use brolga_cpu::core::translated::status_of;
+use brolga_cpu::vcpu::RIP;
 use cranelift_codegen::ir::{AbiParam, InstBuilder, Signature, types};
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_jit::{JITBuilder, JITModule};
 use cranelift_module::{Linkage, Module, ModuleError};
 
-use crate::translate::region_signature;
+use crate::interpreted::Interpreted;
+use crate::jump::{JumpEntry, set_key, slot};
+use crate::translate::{GO_ON, Reason, region_signature};
 
 /// Calls a region: the core, the TLB's table, IP, instructions left, the region's address.
 type Trampoline = unsafe extern "sysv64" fn(*mut Core, u64, u64, u64, u64);
@@ -60,6 +63,7 @@ impl Entrance {
     pub(crate) fn run(&self, core: &mut Core, code: *const u8, ip: u64, left: u64) {
         core.translated.slow_path = slow_path as *const () as u64;
         core.translated.status = status_of as *const () as u64;
+        core.translated.interpret = interpret as *const () as u64;
         let table = core.tlb_table();
         // SAFETY: `code` is a live region of the arena: code of `region_signature`, which accesses
         // the core's own fields, the TLB's current table, the jump cache and the link cells that
@@ -67,6 +71,37 @@ impl Entrance {
         // Nothing but the slow path touches the core meanwhile, through the same pointer.
         unsafe { (self.trampoline)(core, table, ip, left, code as u64) }
     }
+}
+
+/// Executes instruction `number` of the table; the answer is as [`GO_ON`] says.
+extern "sysv64" fn interpret(core: &mut Core, number: u64) -> u64 {
+    let table = core.translated.interpreted as *const Option<Interpreted>;
+    // SAFETY: code of a live region has the numbers of its own instructions in the table, whose
+    // address the caller of the region has put into `core.translated`, and which changes only
+    // while no region runs.
+    let interpreted = unsafe { &*table.add(number as usize) };
+    if interpreted.as_ref().is_some_and(|interpreted| interpreted.execute(core)) {
+        return GO_ON;
+    }
+    if !core.nothing_due() {
+        core.translated.exit = Reason::LookAround as u64;
+        return 0;
+    }
+    core.translated.exit = Reason::LookUp as u64;
+    look_up(core).unwrap_or(0)
+}
+
+/// The code at RIP, if the jump cache knows it, entered from now on as what it says.
+fn look_up(core: &mut Core) -> Option<u64> {
+    let cache = core.translated.jump_cache as *const JumpEntry;
+    let key = core.jump_key();
+    let at = core.code_address(core.vcpu.regs[usize::from(RIP)]);
+    // SAFETY: the jump cache has a slot for every address and key, and its address is there while
+    // a region runs.
+    let code = unsafe { &*cache.add(slot(at, key)) }.leads(at, core)?;
+    set_key(core, key);
+    core.translated.tlb = core.tlb_table();
+    Some(code)
 }
 
 /// What the slow path's thunk calls.

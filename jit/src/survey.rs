@@ -37,8 +37,8 @@ pub(crate) struct Effects {
     pub(crate) replaces_flags: bool,
     /// It may leave translated code before it has changed anything.
     pub(crate) may_leave: bool,
-    /// Translated code cannot execute it.
-    pub(crate) unsupported: bool,
+    /// The interpreter executes it.
+    pub(crate) interpreted: bool,
     /// It computes in the host's SSE unit under the guest's MXCSR.
     pub(crate) uses_mxcsr: bool,
     /// Where it continues, if it sets RIP.
@@ -52,6 +52,8 @@ pub(crate) enum Transfer {
     Jump(Option<i64>),
     /// Continues at the target, or behind the instruction.
     Branch(Option<i64>),
+    /// The interpreter executes it, and what follows may run in another mode.
+    Elsewhere,
 }
 
 /// An integer as far as it is known beforehand.
@@ -71,13 +73,26 @@ pub(crate) struct Survey {
     pub(crate) code16: bool,
 }
 
+impl Effects {
+    /// The effects of an instruction that the interpreter executes: all state is stored before, and
+    /// none of it is known afterwards.
+    pub(crate) fn of_interpreted(ends_block: bool) -> Effects {
+        Effects {
+            interpreted: true,
+            may_leave: true,
+            transfer: ends_block.then_some(Transfer::Elsewhere),
+            ..Effects::default()
+        }
+    }
+}
+
 impl Survey {
     fn leave(&mut self) {
         self.effects.may_leave = true;
     }
 
-    fn unsupported(&mut self) {
-        self.effects.unsupported = true;
+    fn interpreted(&mut self) {
+        self.effects.interpreted = true;
     }
 
     fn read_flags(&mut self) {
@@ -146,6 +161,18 @@ impl Backend for Survey {
 
     fn mul_high(&mut self, _: bool, _: Width, _: Known, _: Known) -> Known {
         Known::Nothing
+    }
+
+    fn divide(
+        &mut self,
+        _: bool,
+        _: Width,
+        _: Known,
+        _: Known,
+        _: Known,
+    ) -> Result<(Known, Known), Infallible> {
+        self.leave();
+        Ok((Known::Nothing, Known::Nothing))
     }
 
     fn sext(&mut self, _: Width, _: Width, _: Known) -> Known {
@@ -230,6 +257,10 @@ impl Backend for Survey {
         Ok(Known::Nothing)
     }
 
+    fn string_step(&mut self, _: Width) -> Known {
+        Known::Nothing
+    }
+
     fn check_target(&mut self, _: &Insn, _: Known) -> Result<(), Infallible> {
         self.leave();
         Ok(())
@@ -249,7 +280,7 @@ impl Backend for Survey {
     }
 
     fn complex(&mut self, _: &Insn, _: Complex) -> Result<(), Infallible> {
-        self.unsupported();
+        self.interpreted();
         Ok(())
     }
 }
@@ -264,7 +295,7 @@ pub(crate) fn keeps_ip(mask: u64, code16: bool) -> bool {
 macro_rules! native {
     ($self:ident, $native:expr) => {
         if !$native {
-            $self.unsupported();
+            $self.interpreted();
         }
     };
 }
@@ -281,20 +312,20 @@ impl VectorBackend for Survey {
         self.effects.vector_writes |= 1 << (r & 15);
     }
     fn mm(&mut self, _: u8) {
-        self.unsupported();
+        self.interpreted();
     }
     fn set_mm(&mut self, _: u8, (): ()) {
-        self.unsupported();
+        self.interpreted();
     }
     fn mmx_check(&mut self) -> Result<(), Infallible> {
-        self.unsupported();
+        self.interpreted();
         Ok(())
     }
     fn mmx_enter(&mut self) {
-        self.unsupported();
+        self.interpreted();
     }
     fn mmx_leave(&mut self) {
-        self.unsupported();
+        self.interpreted();
     }
     fn load_x(&mut self, _: VecWidth, _: Seg, _: Known, _: bool) -> Result<(), Infallible> {
         self.leave();
@@ -375,7 +406,7 @@ impl VectorBackend for Survey {
         Ok(Known::Nothing)
     }
     fn crc32c(&mut self, _: Width, _: Known, _: Known) -> Known {
-        self.unsupported();
+        self.interpreted();
         Known::Nothing
     }
 }
