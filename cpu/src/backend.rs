@@ -84,6 +84,16 @@ pub trait Backend: Sized {
     fn un(&mut self, op: Un, w: Width, a: Self::V) -> Self::V;
     /// High half of the product of two `w`-wide values.
     fn mul_high(&mut self, signed: bool, w: Width, a: Self::V, b: Self::V) -> Self::V;
+    /// Quotient and remainder of the double-width dividend `high:low` by `by`; #DE if `by` is 0 or
+    /// the quotient does not fit in `w`.
+    fn divide(
+        &mut self,
+        signed: bool,
+        w: Width,
+        high: Self::V,
+        low: Self::V,
+        by: Self::V,
+    ) -> Result<(Self::V, Self::V), Self::E>;
     /// Sign-extends `v` from `from` and cuts it to `to`.
     fn sext(&mut self, from: Width, to: Width, v: Self::V) -> Self::V;
     /// Cuts `v` to `w`.
@@ -170,6 +180,9 @@ pub trait Backend: Sized {
     fn leaving(&self) -> bool {
         false
     }
+
+    /// The distance from one element of a string to the next, by EFLAGS.DF.
+    fn string_step(&mut self, element: Width) -> Self::V;
 
     /// Checks that IP may become `target`: inside CS's limit, canonical (#GP(0) otherwise).
     fn check_target(&mut self, insn: &Insn, target: Self::V) -> Result<(), Self::E>;

@@ -124,8 +124,11 @@ impl JumpKey {
     /// near 2^48).
     #[inline(always)]
     pub fn new(generation: u64, mode: Mode) -> JumpKey {
-        JumpKey(generation << 16 | u64::from(mode.0 & 0xffff))
+        JumpKey(generation << 16 | u64::from(mode.0) & JumpKey::MODE_BITS)
     }
+
+    /// The bits of [`JumpKey::number`] that stand for the mode.
+    pub const MODE_BITS: u64 = 0xffff;
 
     /// The key as a number: equal keys, and no others, have the same.
     pub fn number(self) -> u64 {

@@ -7,7 +7,7 @@ use cranelift_codegen::settings::{self, Configurable, SetError};
 use cranelift_codegen::{CodegenError, Context};
 use cranelift_frontend::FunctionBuilderContext;
 
-use crate::translate::{Links, Request, translate};
+use crate::translate::{ForInterpreter, Links, Request, translate};
 
 /// Why there is no code.
 #[derive(Debug, thiserror::Error)]
@@ -61,16 +61,17 @@ impl Compiler {
     pub(crate) fn compile(
         &mut self,
         request: &Request<'_>,
-    ) -> Result<(Vec<u8>, Links), CompileError> {
+    ) -> Result<(Vec<u8>, Links, Vec<ForInterpreter>), CompileError> {
         self.context.clear();
         let frontend = self.isa.frontend_config();
-        let links = translate(request, &mut self.context.func, &mut self.builder, frontend);
+        let (links, interpreted) =
+            translate(request, &mut self.context.func, &mut self.builder, frontend);
         let compiled = self
             .context
             .compile(&*self.isa, &mut Default::default())
             .map_err(|error| Box::new(error.inner))?;
         debug_assert!(compiled.buffer.relocs().is_empty(), "code without addresses");
-        Ok((compiled.code_buffer().to_vec(), links))
+        Ok((compiled.code_buffer().to_vec(), links, interpreted))
     }
 
     /// The IR of the region last compiled, as text.

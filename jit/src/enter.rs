@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use brolga_cpu::core::Core;
 use brolga_cpu::core::translated::status_of;
+use brolga_cpu::vcpu::RIP;
 use brolga_cpu::vector::mxcsr;
 use cranelift_codegen::ir::{AbiParam, InstBuilder, Signature, types};
 use cranelift_codegen::isa::{CallConv, TargetIsa};
@@ -13,8 +14,10 @@ use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_jit::{JITBuilder, JITModule};
 use cranelift_module::{Linkage, Module, ModuleError};
 
+use crate::interpreted::Interpreted;
+use crate::jump::{JumpEntry, set_key, slot};
 use crate::operations;
-use crate::translate::region_signature;
+use crate::translate::{GO_ON, Reason, region_signature};
 
 /// Calls a region: the core, the TLB's table, IP, instructions left, the region's address.
 type Trampoline = unsafe extern "sysv64" fn(*mut Core, u64, u64, u64, u64);
@@ -64,43 +67,37 @@ impl Entrance {
         core.translated.slow_path = slow_path as *const () as u64;
         core.translated.status = status_of as *const () as u64;
         core.translated.operations = operations::table_address();
+        core.translated.interpret = interpret as *const () as u64;
         let table = core.tlb_table();
-        let mxcsr = GuestMxcsr::load(core.vcpu.mxcsr);
+        load_guest_mxcsr(core);
         // SAFETY: `code` is a live region of the arena: code of `region_signature`, which accesses
         // the core's own fields, the TLB's current table, the jump cache and the link cells that
         // the caller has put into `core.translated`, and guest RAM through hits in the TLB.
         // Nothing but the slow path touches the core meanwhile, through the same pointer.
         unsafe { (self.trampoline)(core, table, ip, left, code as u64) }
-        core.vcpu.mxcsr = mxcsr.restore();
+        restore_mxcsr(core);
     }
 }
 
-/// The guest's MXCSR in the host's, while translated code runs: its arithmetic then rounds and
-/// raises what the guest's does. What the code calls meanwhile must not compute with floating
-/// point: neither the slow path nor [`status_of`] does.
-struct GuestMxcsr(u32);
-
-impl GuestMxcsr {
-    /// Loads `mxcsr`, unless it would raise exceptions in this process: code for such a mode does
-    /// no floating-point arithmetic.
-    fn load(mxcsr: u32) -> GuestMxcsr {
-        let masked = mxcsr & mxcsr::MASKS == mxcsr::MASKS;
-        if masked && mxcsr != mxcsr::DEFAULT {
-            set_mxcsr(mxcsr);
-        }
-        GuestMxcsr(mxcsr)
+/// Puts the guest's MXCSR into the host's, unless it would raise exceptions in this process: code
+/// for such a mode does no floating-point arithmetic. Translated code then rounds and raises what
+/// the guest's does. What it calls meanwhile must not compute with floating point, or goes between
+/// [`restore_mxcsr`] and this: the slow path and [`status_of`] do not compute, the interpreter may.
+fn load_guest_mxcsr(core: &Core) {
+    let guest = core.vcpu.mxcsr;
+    if guest & mxcsr::MASKS == mxcsr::MASKS && guest != mxcsr::DEFAULT {
+        set_mxcsr(guest);
     }
+}
 
-    /// Loads what Rust code expects; the guest's value, with the flags that have been raised.
-    fn restore(self) -> u32 {
-        if self.0 & mxcsr::MASKS != mxcsr::MASKS {
-            return self.0;
-        }
-        let guest = current_mxcsr();
-        if guest != mxcsr::DEFAULT {
-            set_mxcsr(mxcsr::DEFAULT);
-        }
-        guest
+/// Puts what Rust code expects into the host's MXCSR; the flags that were raised go to the guest's.
+fn restore_mxcsr(core: &mut Core) {
+    if core.vcpu.mxcsr & mxcsr::MASKS != mxcsr::MASKS {
+        return;
+    }
+    core.vcpu.mxcsr = current_mxcsr();
+    if core.vcpu.mxcsr != mxcsr::DEFAULT {
+        set_mxcsr(mxcsr::DEFAULT);
     }
 }
 
@@ -115,6 +112,44 @@ fn current_mxcsr() -> u32 {
     // SAFETY: stores to a place of that size.
     unsafe { asm!("stmxcsr [{}]", in(reg) &mut value, options(nostack, preserves_flags)) }
     value
+}
+
+/// Executes instruction `number` of the table; the answer is as [`GO_ON`] says.
+extern "sysv64" fn interpret(core: &mut Core, number: u64) -> u64 {
+    restore_mxcsr(core);
+    let answer = execute(core, number);
+    load_guest_mxcsr(core);
+    answer
+}
+
+fn execute(core: &mut Core, number: u64) -> u64 {
+    let table = core.translated.interpreted as *const Option<Interpreted>;
+    // SAFETY: code of a live region has the numbers of its own instructions in the table, whose
+    // address the caller of the region has put into `core.translated`, and which changes only
+    // while no region runs.
+    let interpreted = unsafe { &*table.add(number as usize) };
+    if interpreted.as_ref().is_some_and(|interpreted| interpreted.execute(core)) {
+        return GO_ON;
+    }
+    if !core.nothing_due() {
+        core.translated.exit = Reason::LookAround as u64;
+        return 0;
+    }
+    core.translated.exit = Reason::LookUp as u64;
+    look_up(core).unwrap_or(0)
+}
+
+/// The code at RIP, if the jump cache knows it, entered from now on as what it says.
+fn look_up(core: &mut Core) -> Option<u64> {
+    let cache = core.translated.jump_cache as *const JumpEntry;
+    let key = core.jump_key();
+    let at = core.code_address(core.vcpu.regs[usize::from(RIP)]);
+    // SAFETY: the jump cache has a slot for every address and key, and its address is there while
+    // a region runs.
+    let code = unsafe { &*cache.add(slot(at, key)) }.leads(at, core)?;
+    set_key(core, key);
+    core.translated.tlb = core.tlb_table();
+    Some(code)
 }
 
 /// What the slow path's thunk calls.

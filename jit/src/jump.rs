@@ -2,7 +2,8 @@
 //! look their targets up, and link cells for those inside a page.
 
 use brolga_cpu::block::JumpKey;
-use brolga_mmu::Linear;
+use brolga_cpu::core::Core;
+use brolga_mmu::{Linear, TlbEntry};
 
 /// Bits of the table's index.
 pub(crate) const JUMP_BITS: u32 = 14;
@@ -28,6 +29,36 @@ pub(crate) struct JumpEntry {
 impl JumpEntry {
     /// No key has all bits set.
     const NONE: JumpEntry = JumpEntry { linear: 0, key: u64::MAX, code: 0, addend: 0 };
+
+    /// The region for `at` in the current mode, if this is its entry and the page is still mapped
+    /// where it was.
+    pub(crate) fn leads(&self, at: Linear, core: &Core) -> Option<u64> {
+        let key = core.jump_key();
+        let mapping = core.mem.tlb.current_entry(at);
+        let holds = self.linear == at.0
+            && (self.key == key.number()
+                || (self.key ^ key.number()) & JumpKey::MODE_BITS == 0
+                    && TlbEntry::hit(mapping.exec, at, 1)
+                    && mapping.addend == self.addend);
+        holds.then_some(self.code)
+    }
+}
+
+/// Spreads the entries of different modes over the table. An address has one slot under all
+/// mappings, so that its entry is found again when they change.
+fn key_hash(key: JumpKey) -> u64 {
+    (key.number() & JumpKey::MODE_BITS).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40
+}
+
+/// The only slot that an entry for `at` under `key` can be in.
+pub(crate) fn slot(at: Linear, key: JumpKey) -> usize {
+    (at.0 ^ key_hash(key)) as usize & ((1 << JUMP_BITS) - 1)
+}
+
+/// Tells translated code under which key to look targets up.
+pub(crate) fn set_key(core: &mut Core, key: JumpKey) {
+    core.translated.key = key.number();
+    core.translated.key_hash = key_hash(key);
 }
 
 /// The table and the cells.
@@ -43,23 +74,13 @@ impl Jumps {
         Jumps { table, cells: vec![0; CELLS].into_boxed_slice(), cells_used: 0 }
     }
 
-    /// Spreads the entries of different keys over the table.
-    pub(crate) fn key_hash(key: JumpKey) -> u64 {
-        key.number().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40
-    }
-
-    fn slot(at: Linear, key: JumpKey) -> usize {
-        (at.0 ^ Self::key_hash(key)) as usize & ((1 << JUMP_BITS) - 1)
-    }
-
-    pub(crate) fn find(&self, at: Linear, key: JumpKey) -> Option<u64> {
-        let entry = &self.table[Self::slot(at, key)];
-        (entry.linear == at.0 && entry.key == key.number()).then_some(entry.code)
+    pub(crate) fn find(&self, at: Linear, core: &Core) -> Option<u64> {
+        self.table[slot(at, core.jump_key())].leads(at, core)
     }
 
     /// Enters a target; the slot it took.
     pub(crate) fn enter(&mut self, at: Linear, key: JumpKey, code: u64, addend: u64) -> u32 {
-        let slot = Self::slot(at, key);
+        let slot = slot(at, key);
         self.table[slot] = JumpEntry { linear: at.0, key: key.number(), code, addend };
         slot as u32
     }

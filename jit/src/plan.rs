@@ -31,16 +31,18 @@ pub(crate) struct PlanBlock {
     pub(crate) end: u16,
     /// What each instruction does.
     pub(crate) insns: Vec<Effects>,
-    /// The instruction behind the last one cannot be translated: execution leaves for it.
-    pub(crate) leaves: bool,
+    /// What matters after each instruction that the interpreter executes.
+    pub(crate) reloads: Vec<Live>,
     /// Where a taken jump or branch at the end goes.
     pub(crate) taken: Next,
     /// Where it goes otherwise.
     pub(crate) falls: Next,
     /// Edges that lead here, the region's entry among them.
     pub(crate) predecessors: usize,
-    /// The slice's budget is looked at here: what a path without another such place costs at most.
-    pub(crate) poll: Option<u64>,
+    /// The slice's budget is looked at here.
+    pub(crate) polls: bool,
+    /// What a path from here costs at most, up to the next such place.
+    pub(crate) longest: u64,
     /// General and vector registers that may have changed since the region was entered.
     pub(crate) dirty: RegSet,
     pub(crate) vector_dirty: RegSet,
@@ -74,6 +76,11 @@ impl Plan {
         self.blocks.iter().map(|b| b.insns.len()).sum()
     }
 
+    /// Those that the interpreter executes.
+    pub(crate) fn interpreted(&self) -> usize {
+        self.blocks.iter().map(|b| b.reloads.len()).sum()
+    }
+
     /// The byte ranges in the page that the region was made from.
     pub(crate) fn pieces(&self) -> impl Iterator<Item = (u16, u16)> + '_ {
         self.blocks.iter().map(|b| (b.start, b.end))
@@ -81,7 +88,7 @@ impl Plan {
 }
 
 /// Plans the region that begins at offset `entry` of `page`. `warm` says of an offset whether a
-/// block there is worth its translation. `None` if the first instruction cannot be translated.
+/// block there is worth its translation.
 pub(crate) fn plan(
     page: &[u8],
     entry: u16,
@@ -107,7 +114,6 @@ struct Run {
     insns: Vec<Effects>,
     /// Offset of each instruction from the start.
     offsets: Vec<u16>,
-    leaves: bool,
     /// Page offsets of the successors inside the page.
     taken: Option<u16>,
     falls: Option<u16>,
@@ -148,7 +154,6 @@ fn survey(page: &[u8], at: u16, mode: Mode, model: &CpuModel) -> Option<Run> {
         end: at,
         insns: Vec::new(),
         offsets: Vec::new(),
-        leaves: false,
         taken: None,
         falls: None,
     };
@@ -156,12 +161,13 @@ fn survey(page: &[u8], at: u16, mode: Mode, model: &CpuModel) -> Option<Run> {
     for op in &block.ops {
         let mut survey = Survey { code16, ..Survey::default() };
         let Ok(()) = (op.handler)(&mut survey, &op.insn);
-        let raises = survey.effects.uses_mxcsr && mode.has(Mode::SIMD_UNMASKED);
-        if survey.effects.unsupported || raises {
-            run.leaves = true;
-            break;
+        let mut effects = survey.effects;
+        effects.interpreted |= effects.uses_mxcsr && mode.has(Mode::SIMD_UNMASKED);
+        if effects.interpreted {
+            let last = op.insn.next == block.bytes;
+            effects = Effects::of_interpreted(last && (block.jumps || block.checks));
         }
-        run.insns.push(survey.effects);
+        run.insns.push(effects);
         run.offsets.push(op.insn.at);
         run.end = at + op.insn.next;
     }
@@ -175,7 +181,7 @@ fn survey(page: &[u8], at: u16, mode: Mode, model: &CpuModel) -> Option<Run> {
         Some(Transfer::Branch(target)) => {
             (run.taken, run.falls) = (target.and_then(inside), next);
         }
-        None if run.leaves => {}
+        Some(Transfer::Elsewhere) => {}
         None => run.falls = next,
     }
     Some(run)
@@ -194,7 +200,7 @@ fn split_at_leaders(runs: &mut [Run]) {
             run.end = run.start + run.offsets[n];
             run.insns.truncate(n);
             run.offsets.truncate(n);
-            (run.leaves, run.taken, run.falls) = (false, None, Some(run.end));
+            (run.taken, run.falls) = (None, Some(run.end));
         }
     }
 }
@@ -209,12 +215,13 @@ fn connect(runs: Vec<Run>) -> Vec<PlanBlock> {
         .map(|r| PlanBlock {
             start: r.start,
             end: r.end,
+            reloads: Vec::new(),
             insns: r.insns,
-            leaves: r.leaves,
             taken: find(r.taken),
             falls: find(r.falls),
             predecessors: 0,
-            poll: None,
+            polls: false,
+            longest: 0,
             dirty: 0,
             vector_dirty: 0,
             flags_dirty: false,
@@ -308,7 +315,8 @@ fn place_polls(blocks: &mut [PlanBlock]) {
         longest[index] = blocks[index].insns.len() as u64 + rest.unwrap_or(0);
     }
     for (index, block) in blocks.iter_mut().enumerate() {
-        block.poll = polls[index].then_some(longest[index].max(1));
+        block.polls = polls[index];
+        block.longest = longest[index].max(1);
     }
 }
 
@@ -321,6 +329,9 @@ fn spread_dirt(blocks: &mut [PlanBlock]) {
             let block = &blocks[index];
             let mut after = (block.dirty, block.vector_dirty, block.flags_dirty);
             for insn in &block.insns {
+                if insn.interpreted {
+                    after = (0, 0, false);
+                }
                 after.0 |= insn.writes;
                 after.1 |= insn.vector_writes;
                 after.2 |= insn.writes_flags;
@@ -338,10 +349,10 @@ fn spread_dirt(blocks: &mut [PlanBlock]) {
 }
 
 /// What matters at a point.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-struct Live {
-    regs: RegSet,
-    vectors: RegSet,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Live {
+    pub(crate) regs: RegSet,
+    pub(crate) vectors: RegSet,
     flags: bool,
 }
 
@@ -354,9 +365,12 @@ fn find_live(plan: &mut Plan) {
     while changed {
         changed = false;
         for index in (0..blocks.len()).rev() {
-            let now = live_at_start(&blocks[index], &live);
+            let mut reloads = Vec::new();
+            let now = live_at_start(&blocks[index], &live, &mut reloads);
             changed |= now != live[index];
             live[index] = now;
+            reloads.reverse();
+            blocks[index].reloads = reloads;
         }
     }
     for (block, live) in blocks.iter_mut().zip(&live) {
@@ -366,11 +380,13 @@ fn find_live(plan: &mut Plan) {
     plan.vector_live_in = live[0].vectors;
 }
 
-fn live_at_start(block: &PlanBlock, live: &[Live]) -> Live {
+/// What matters at a block's start, and, from its end to its start, after each instruction that the
+/// interpreter executes.
+fn live_at_start(block: &PlanBlock, live: &[Live], reloads: &mut Vec<Live>) -> Live {
     // What is dirty before each instruction, and after the last.
     let mut dirt = vec![(block.dirty, block.vector_dirty)];
     for insn in &block.insns {
-        let (regs, vectors) = dirt[dirt.len() - 1];
+        let (regs, vectors) = if insn.interpreted { (0, 0) } else { dirt[dirt.len() - 1] };
         dirt.push((regs | insn.writes, vectors | insn.vector_writes));
     }
     let (regs, vectors) = dirt[dirt.len() - 1];
@@ -385,6 +401,9 @@ fn live_at_start(block: &PlanBlock, live: &[Live]) -> Live {
         now.flags |= live[next].flags;
     }
     for (insn, (regs, vectors)) in block.insns.iter().zip(&dirt).rev() {
+        if insn.interpreted {
+            reloads.push(std::mem::take(&mut now));
+        }
         now.regs = now.regs & !insn.replaces | insn.reads;
         now.vectors = now.vectors & !(insn.vector_writes & !insn.vector_reads) | insn.vector_reads;
         now.flags = now.flags && !insn.replaces_flags || insn.reads_flags;
@@ -394,7 +413,7 @@ fn live_at_start(block: &PlanBlock, live: &[Live]) -> Live {
             now.flags = true;
         }
     }
-    if block.poll.is_some() {
+    if block.polls {
         now.regs |= block.dirty;
         now.vectors |= block.vector_dirty;
         now.flags = true;

@@ -38,8 +38,8 @@ pub(crate) struct Effects {
     pub(crate) replaces_flags: bool,
     /// It may leave translated code before it has changed anything.
     pub(crate) may_leave: bool,
-    /// Translated code cannot execute it.
-    pub(crate) unsupported: bool,
+    /// The interpreter executes it.
+    pub(crate) interpreted: bool,
     /// It computes in the host's SSE unit under the guest's MXCSR.
     pub(crate) uses_mxcsr: bool,
     /// What the vector register that it writes is used for.
@@ -69,6 +69,8 @@ pub(crate) enum Transfer {
     Jump(Option<i64>),
     /// Continues at the target, or behind the instruction.
     Branch(Option<i64>),
+    /// The interpreter executes it, and what follows may run in another mode.
+    Elsewhere,
 }
 
 /// An integer as far as it is known beforehand.
@@ -88,13 +90,26 @@ pub(crate) struct Survey {
     pub(crate) code16: bool,
 }
 
+impl Effects {
+    /// The effects of an instruction that the interpreter executes: all state is stored before, and
+    /// none of it is known afterwards.
+    pub(crate) fn of_interpreted(ends_block: bool) -> Effects {
+        Effects {
+            interpreted: true,
+            may_leave: true,
+            transfer: ends_block.then_some(Transfer::Elsewhere),
+            ..Effects::default()
+        }
+    }
+}
+
 impl Survey {
     fn leave(&mut self) {
         self.effects.may_leave = true;
     }
 
-    fn unsupported(&mut self) {
-        self.effects.unsupported = true;
+    fn interpreted(&mut self) {
+        self.effects.interpreted = true;
     }
 
     fn read_flags(&mut self) {
@@ -163,6 +178,18 @@ impl Backend for Survey {
 
     fn mul_high(&mut self, _: bool, _: Width, _: Known, _: Known) -> Known {
         Known::Nothing
+    }
+
+    fn divide(
+        &mut self,
+        _: bool,
+        _: Width,
+        _: Known,
+        _: Known,
+        _: Known,
+    ) -> Result<(Known, Known), Infallible> {
+        self.leave();
+        Ok((Known::Nothing, Known::Nothing))
     }
 
     fn sext(&mut self, _: Width, _: Width, _: Known) -> Known {
@@ -247,6 +274,10 @@ impl Backend for Survey {
         Ok(Known::Nothing)
     }
 
+    fn string_step(&mut self, _: Width) -> Known {
+        Known::Nothing
+    }
+
     fn check_target(&mut self, _: &Insn, _: Known) -> Result<(), Infallible> {
         self.leave();
         Ok(())
@@ -266,7 +297,7 @@ impl Backend for Survey {
     }
 
     fn complex(&mut self, _: &Insn, _: Complex) -> Result<(), Infallible> {
-        self.unsupported();
+        self.interpreted();
         Ok(())
     }
 }
@@ -281,7 +312,7 @@ impl Survey {
     /// An operation of the SSE unit; `native`: whether it is translated.
     fn float(&mut self, native: bool) {
         self.effects.uses_mxcsr = true;
-        self.effects.unsupported |= !native;
+        self.effects.interpreted |= !native;
     }
 }
 
@@ -315,21 +346,21 @@ impl VectorBackend for Survey {
         self.effects.vector_use = v;
     }
     fn mm(&mut self, _: u8) -> VectorUse {
-        self.unsupported();
+        self.interpreted();
         VectorUse::Neutral
     }
     fn set_mm(&mut self, _: u8, _: VectorUse) {
-        self.unsupported();
+        self.interpreted();
     }
     fn mmx_check(&mut self) -> Result<(), Infallible> {
-        self.unsupported();
+        self.interpreted();
         Ok(())
     }
     fn mmx_enter(&mut self) {
-        self.unsupported();
+        self.interpreted();
     }
     fn mmx_leave(&mut self) {
-        self.unsupported();
+        self.interpreted();
     }
     fn load_x(&mut self, _: VecWidth, _: Seg, _: Known, _: bool) -> Result<VectorUse, Infallible> {
         self.leave();
@@ -374,7 +405,7 @@ impl VectorBackend for Survey {
         merges(pattern).map_or(VectorUse::Packed, scalar_use)
     }
     fn shuffle_by(&mut self, _: VectorUse, _: VectorUse) -> VectorUse {
-        self.effects.unsupported |= !native::shuffle_by();
+        self.effects.interpreted |= !native::shuffle_by();
         VectorUse::Packed
     }
     fn interleave(&mut self, lane: Lane, _: bool, _: VectorUse, _: VectorUse) -> VectorUse {
@@ -441,7 +472,7 @@ impl VectorBackend for Survey {
         Ok(Known::Nothing)
     }
     fn crc32c(&mut self, _: Width, _: Known, _: Known) -> Known {
-        self.effects.unsupported |= !native::crc32c();
+        self.effects.interpreted |= !native::crc32c();
         Known::Nothing
     }
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use brolga_cpu::block::{BlockCache, Mode};
 use brolga_cpu::core::tier::{Left, Tier};
 use brolga_cpu::core::{Core, is_canonical};
+use brolga_cpu::cpuid::CpuModel;
 use brolga_mmu::{GuestPhys, Linear, PAGE_SIZE, TlbEntry};
 use rustc_hash::FxBuildHasher;
 
@@ -12,8 +13,10 @@ use crate::arena::{ArenaError, CodeArena, CodeId};
 use crate::compile::{CompileError, Compiler, host_isa};
 use crate::dump::{Dump, DumpConfig, Subject};
 use crate::enter::Entrance;
-use crate::jump::{JUMP_BITS, Jumps};
+use crate::interpreted::{Interpreted, InterpretedTable};
+use crate::jump::{JUMP_BITS, Jumps, set_key};
 use crate::plan::{Plan, plan};
+use crate::stats::JitStats;
 use crate::translate::{Reason, Request};
 
 /// Most link cells of one region: two for each of its blocks.
@@ -28,11 +31,18 @@ pub struct JitConfig {
     pub cache_bytes: usize,
     /// What is written about the code.
     pub dump: DumpConfig,
+    /// [`Tier::report`] names the instructions that code is left for.
+    pub stats: bool,
 }
 
 impl Default for JitConfig {
     fn default() -> Self {
-        JitConfig { threshold: 1000, cache_bytes: 64 << 20, dump: DumpConfig::default() }
+        JitConfig {
+            threshold: 1000,
+            cache_bytes: 64 << 20,
+            dump: DumpConfig::default(),
+            stats: false,
+        }
     }
 }
 
@@ -53,23 +63,6 @@ pub enum JitError {
     Dump(#[from] std::io::Error),
 }
 
-/// What has been done, for `--jit-stats`.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct JitStats {
-    /// Regions translated.
-    pub regions: u64,
-    /// Guest instructions translated.
-    pub insns: u64,
-    /// Bytes of machine code made.
-    pub code_bytes: u64,
-    /// Times that translated code was entered from the run loop.
-    pub entries: u64,
-    /// Times that it left for the interpreter to execute an instruction.
-    pub interpreted: u64,
-    /// Times that everything was dropped for want of room.
-    pub flushes: u64,
-}
-
 struct Region {
     code: CodeId,
     entry: u64,
@@ -80,6 +73,18 @@ struct Region {
     /// Cells that lead here, and slots of the jump cache that do.
     incoming: Vec<u32>,
     slots: Vec<u32>,
+    /// Of instructions that the interpreter executes for it.
+    numbers: Vec<u32>,
+}
+
+/// What a region is made from.
+struct Source<'a> {
+    page: &'a [u8],
+    place: GuestPhys,
+    /// Where it is now.
+    linear: Linear,
+    mode: Mode,
+    model: &'a CpuModel,
 }
 
 /// Index of a region.
@@ -93,6 +98,7 @@ pub struct Jit {
     dump: Dump,
     arena: CodeArena,
     jumps: Jumps,
+    interpreted: InterpretedTable,
     regions: Vec<Option<Region>>,
     free: Vec<RegionId>,
     by_place: HashMap<(GuestPhys, Mode), RegionId, FxBuildHasher>,
@@ -111,6 +117,7 @@ impl Jit {
             dump: Dump::new(&config.dump)?,
             arena: CodeArena::new(config.cache_bytes)?,
             jumps: Jumps::new(),
+            interpreted: InterpretedTable::default(),
             regions: Vec::new(),
             free: Vec::new(),
             by_place: HashMap::default(),
@@ -119,11 +126,6 @@ impl Jit {
             stats: JitStats::default(),
             config,
         })
-    }
-
-    /// What has been done so far.
-    pub fn stats(&self) -> JitStats {
-        self.stats
     }
 
     /// The region that begins at `place`, translated now if there is none.
@@ -144,58 +146,56 @@ impl Jit {
         let base = place.page_base();
         let warm = |at: u16| all || blocks.is_warm(GuestPhys(base.0 + u64::from(at)), mode);
         let plan = plan(&page, place.page_offset() as u16, mode, &core.model, &warm)?;
-        let first_cell = match self.jumps.first_free_cell(MAX_LINKS) {
-            Some(cell) => cell,
-            None => {
-                self.flush();
-                0
-            }
-        };
         let model = core.model.clone();
-        let request = Request {
-            plan: &plan,
-            page: &page,
-            mode,
-            model: &model,
-            first_cell,
-            jump_bits: JUMP_BITS,
-        };
-        let (code, links) = match self.compiler.compile(&request) {
+        let source = Source { page: &page, place, linear, mode, model: &model };
+        // What is full starts afresh: the second time there is room.
+        self.translate(core, &plan, &source).or_else(|| {
+            self.flush();
+            self.translate(core, &plan, &source)
+        })
+    }
+
+    /// Translates a plan; `None` if something is full.
+    fn translate(&mut self, core: &mut Core, plan: &Plan, source: &Source) -> Option<RegionId> {
+        let Source { page, place, linear, mode, model } = *source;
+        let first_cell = self.jumps.first_free_cell(MAX_LINKS)?;
+        let numbers = self.interpreted.take(plan.interpreted());
+        let jump_bits = JUMP_BITS;
+        let request = Request { plan, page, mode, model, first_cell, jump_bits, numbers: &numbers };
+        let (code, links, interpreted) = match self.compiler.compile(&request) {
             Ok(compiled) => compiled,
             Err(error) => {
                 tracing::warn!("the code at {place} is not translated: {error}");
-
+                self.interpreted.give_back(&numbers);
                 return None;
             }
         };
-        let id = self.publish(&code)?;
+        self.stats.code_bytes += code.len() as u64;
+        let Ok(id) = self.arena.publish(&code) else {
+            self.interpreted.give_back(&numbers);
+            return None;
+        };
         let host = self.arena.entry(id)? as u64;
         let text = if self.dump.wants_text() { self.compiler.clif() } else { String::new() };
-        let (page, code) = (&page, &code);
-        let plan = &plan;
+        let code = &code;
         self.dump.region(&Subject { plan, page, mode, place, linear, host, code }, &text);
         self.jumps.take_cells(links.len());
-        self.add(core, place, mode, plan, id)
-    }
-
-    /// Takes code into the arena, which starts afresh when it is full.
-    fn publish(&mut self, code: &[u8]) -> Option<CodeId> {
-        self.stats.code_bytes += code.len() as u64;
-        if let Ok(id) = self.arena.publish(code) {
-            return Some(id);
+        for (number, insn) in numbers.iter().zip(interpreted) {
+            let code = &page[usize::from(insn.at)..];
+            self.interpreted.enter(*number, Interpreted::new(code, mode, model, insn.needs));
         }
-        self.flush();
-        self.arena.publish(code).ok()
+        self.add(core, plan, source, id, numbers)
     }
 
     fn add(
         &mut self,
         core: &mut Core,
-        place: GuestPhys,
-        mode: Mode,
         plan: &Plan,
+        source: &Source,
         code: CodeId,
+        numbers: Vec<u32>,
     ) -> Option<RegionId> {
+        let Source { place, mode, .. } = *source;
         let entry = self.arena.entry(code)? as u64;
         let pieces: Vec<_> = plan.pieces().collect();
         for (start, end) in &pieces {
@@ -207,7 +207,7 @@ impl Jit {
         self.stats.regions += 1;
         self.stats.insns += plan.insns() as u64;
         let (incoming, slots) = (Vec::new(), Vec::new());
-        let region = Region { code, entry, place, mode, pieces, incoming, slots };
+        let region = Region { code, entry, place, mode, pieces, incoming, slots, numbers };
         let id = self.free.pop().unwrap_or_else(|| {
             self.regions.push(None);
             self.regions.len() as RegionId - 1
@@ -228,6 +228,7 @@ impl Jit {
             self.jumps.forget(slot, region.entry);
         }
         self.arena.free(region.code);
+        self.interpreted.give_back(&region.numbers);
         self.by_place.remove(&(region.place, region.mode));
         self.free.push(id);
     }
@@ -235,7 +236,9 @@ impl Jit {
     /// Drops everything.
     fn flush(&mut self) {
         self.stats.flushes += 1;
-        self.regions.clear();
+        for region in self.regions.drain(..).flatten() {
+            self.interpreted.give_back(&region.numbers);
+        }
         self.free.clear();
         self.by_place.clear();
         self.by_page.clear();
@@ -247,8 +250,7 @@ impl Jit {
     /// The code for `at`: what the jump cache knows, or what there is for the page that `at` was
     /// last fetched from.
     fn find(&mut self, core: &Core, at: Linear) -> Option<u64> {
-        let key = core.jump_key();
-        let known = self.jumps.find(at, key);
+        let known = self.jumps.find(at, core);
         let link = self.unlinked.take().filter(|(_, now)| *now == core.now());
         if let (Some(code), None) = (known, link) {
             return Some(code);
@@ -274,7 +276,9 @@ impl Jit {
         let addend = if fetched { entry.addend } else { u64::MAX };
         if let Some(region) = self.regions[id as usize].as_mut() {
             let slot = self.jumps.enter(at, core.jump_key(), region.entry, addend);
-            region.slots.push(slot);
+            if !region.slots.contains(&slot) {
+                region.slots.push(slot);
+            }
         }
     }
 }
@@ -297,20 +301,24 @@ impl Tier for Jit {
             return Left::NotEntered;
         }
         let Some(code) = self.find(core, at) else { return Left::NotEntered };
-        let key = core.jump_key();
-        core.translated.key = key.number();
-        core.translated.key_hash = Jumps::key_hash(key);
+        set_key(core, core.jump_key());
+        core.translated.interpreted = self.interpreted.address();
         core.translated.jump_cache = self.jumps.table_address();
         core.translated.cells = self.jumps.cells_address();
         self.stats.entries += 1;
         let left = core.left_in_slice();
         self.entrance.run(core, code as *const u8, ip, left);
         core.retire_until_left(core.translated.budget);
-        match Reason::from_number(core.translated.exit) {
+        let reason = Reason::from_number(core.translated.exit);
+        self.stats.leaves[reason as usize] += 1;
+        match reason {
             Reason::LookUp => Left::GoOn,
             Reason::Budget => Left::Slice,
+            Reason::LookAround => Left::LookAround,
             Reason::Interpret => {
-                self.stats.interpreted += 1;
+                if self.config.stats {
+                    self.stats.left_for(core);
+                }
                 Left::Interpret
             }
             Reason::Link => {
@@ -367,5 +375,9 @@ impl Tier for Jit {
 
     fn clear(&mut self) {
         self.flush();
+    }
+
+    fn report(&self) -> Option<String> {
+        self.config.stats.then(|| self.stats.table(&self.interpreted.counts()))
     }
 }

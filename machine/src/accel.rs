@@ -114,6 +114,11 @@ pub trait Accelerator: Send {
     /// `at` is dropped.
     fn invalidate_code(&mut self, at: GuestPhys, len: u64);
 
+    /// What the engine has done, for people, if it has been told to count.
+    fn report(&self) -> Option<String> {
+        None
+    }
+
     /// As [`Accelerator::invalidate_code`], for all memory.
     fn invalidate_all_code(&mut self) {
         let pages: Vec<u64> = self.core().mem.code.pages().collect();
@@ -138,6 +143,10 @@ impl<T: Tier> Accelerator for Interpreter<T> {
 
     fn invalidate_code(&mut self, at: GuestPhys, len: u64) {
         Interpreter::invalidate_code(self, at, len);
+    }
+
+    fn report(&self) -> Option<String> {
+        self.tier.report()
     }
 }
 

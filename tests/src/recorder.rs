@@ -143,6 +143,20 @@ impl Backend for Recorder {
         self.value(format!("MulHigh.{}({sign}, {a}, {b})", w.bits()))
     }
 
+    fn divide(
+        &mut self,
+        signed: bool,
+        w: Width,
+        high: Value,
+        low: Value,
+        by: Value,
+    ) -> Result<(Value, Value), Infallible> {
+        let sign = if signed { "signed" } else { "unsigned" };
+        let (high, low, by) = (self.text(high), self.text(low), self.text(by));
+        let operands = format!("{}({sign}, {high}:{low}, {by})", w.bits());
+        Ok((self.value(format!("Div.{operands}")), self.value(format!("Rem.{operands}"))))
+    }
+
     fn sext(&mut self, from: Width, to: Width, v: Value) -> Value {
         self.value(format!("Sext.{}.{}({})", from.bits(), to.bits(), self.text(v)))
     }
@@ -234,6 +248,10 @@ impl Backend for Recorder {
         let place = self.place(w.bytes(), seg, ea);
         let place = format!("{place} if {} to {}", self.text(expected), self.text(new));
         Ok(self.loaded("exchange", &place))
+    }
+
+    fn string_step(&mut self, element: Width) -> Value {
+        self.value(format!("step({})", element.bits()))
     }
 
     fn check_target(&mut self, _: &Insn, target: Value) -> Result<(), Infallible> {

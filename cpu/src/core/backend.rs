@@ -10,7 +10,8 @@ use crate::backend::{Backend, Bin, Cmp, Complex, Un};
 use crate::exception::{Exception, Why, vector};
 use crate::flags::{Cond, FlagOp, LazyFlags, sign_extend};
 use crate::insn::{Insn, bits};
-use crate::vcpu::{REG_SLOTS, SegReg};
+use crate::semantics::divide::{signed, unsigned};
+use crate::vcpu::{REG_SLOTS, SegReg, rflags};
 
 /// The register slot that `Insn::reg` number `r` lies in, for byte registers.
 #[inline(always)]
@@ -96,6 +97,22 @@ impl Backend for Core {
             u128::from(a) * u128::from(b)
         };
         (product >> w.bits()) as u64 & w.mask()
+    }
+
+    #[inline(always)]
+    fn divide(
+        &mut self,
+        is_signed: bool,
+        w: Width,
+        high: u64,
+        low: u64,
+        by: u64,
+    ) -> Result<(u64, u64), Exit> {
+        if by == 0 {
+            return Err(self.divide_error("division by zero"));
+        }
+        let found = if is_signed { signed(w, high, low, by) } else { unsigned(w, high, low, by) };
+        found.ok_or_else(|| self.divide_error("quotient does not fit"))
     }
 
     #[inline(always)]
@@ -254,6 +271,12 @@ impl Backend for Core {
     }
 
     #[inline(always)]
+    fn string_step(&mut self, element: Width) -> u64 {
+        let up = element.bytes();
+        if self.vcpu.eflags & rflags::DF == 0 { up } else { up.wrapping_neg() }
+    }
+
+    #[inline(always)]
     fn check_target(&mut self, insn: &Insn, target: u64) -> Result<(), Exit> {
         if insn.has(bits::CODE64) {
             if is_canonical(target) { Ok(()) } else { Err(self.bad_target(target)) }
@@ -290,6 +313,11 @@ impl Backend for Core {
 
 impl Core {
     #[cold]
+    fn divide_error(&mut self, why: &'static str) -> Exit {
+        self.raise(Exception::plain(vector::DE, why))
+    }
+
+    #[cold]
     fn bad_target(&mut self, target: u64) -> Exit {
         let why = Why::Value("branch target outside the code segment or not canonical", target);
         self.raise(Exception { why, ..Exception::code(vector::GP, 0, "") })
@@ -305,7 +333,7 @@ impl Core {
 
     /// The linear address of the instruction at offset `ip` of CS.
     #[inline(always)]
-    pub(crate) fn code_address(&self, ip: u64) -> Linear {
+    pub fn code_address(&self, ip: u64) -> Linear {
         let base = self.vcpu.seg(SegReg::Cs).base;
         if self.mode.has(super::Mode::CODE64) {
             Linear(ip)

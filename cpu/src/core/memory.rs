@@ -73,6 +73,25 @@ struct Span {
     second: GuestPhys,
 }
 
+/// Bytes of a RAM page that may be read, until the TLB or the map next changes.
+pub(crate) struct RunToRead {
+    host: HostPtr,
+    bytes: u64,
+}
+
+impl RunToRead {
+    /// Element `n`, of width `w`; 0 behind the end.
+    #[inline(always)]
+    pub(crate) fn get(&self, w: Width, n: u64) -> u64 {
+        let at = n * w.bytes();
+        if at + w.bytes() > self.bytes {
+            return 0;
+        }
+        // SAFETY: `host` was a TLB hit of `bytes` bytes, inside RAM that the map keeps alive.
+        unsafe { self.host.wrapping_add(at).read(w) }
+    }
+}
+
 impl Core {
     /// Reads by linear address, without segment checks.
     #[inline(always)]
@@ -226,6 +245,12 @@ impl Core {
         // `copy` allows the target to overlap below the source.
         unsafe { target.copy_from(source, bytes as usize) };
         true
+    }
+
+    /// `bytes` bytes inside a RAM page, for reading. `None` if that is not possible in one go.
+    pub(crate) fn run_to_read(&self, seg: Seg, ea: u64, bytes: u64) -> Option<RunToRead> {
+        let at = self.plain_run(seg, ea, bytes, false)?;
+        self.host_read(at, bytes).map(|host| RunToRead { host, bytes })
     }
 
     /// Stores `count` elements of value `v` inside a RAM page. False if that is not possible in

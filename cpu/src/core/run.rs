@@ -96,6 +96,7 @@ impl<T: Tier> Interpreter<T> {
             match self.run_translated() {
                 Left::GoOn => continue,
                 Left::Slice => self.short = true,
+                Left::LookAround => return,
                 Left::Interpret => return self.step_block(1),
                 Left::NotEntered => {}
             }
@@ -386,6 +387,29 @@ impl Core {
     fn inside_limit(&self, ip: u64, bytes: u16) -> bool {
         self.mode.has(Mode::CS_FLAT)
             || ip + u64::from(bytes) - 1 <= u64::from(self.vcpu.seg(SegReg::Cs).limit)
+    }
+
+    /// Executes the one instruction of `block`, at RIP, for translated code: at least one is left in
+    /// the slice, and no event is due. False if it did not end as one that lets the next follow.
+    pub fn interpret(&mut self, block: &Block<Core>) -> bool {
+        let at = self.code_address(self.vcpu.regs[RIP as usize]);
+        self.execute_whole(block, at).is_some()
+    }
+
+    /// Whether the next instruction can be executed without a look around. If STI or MOV SS alone
+    /// would ask for one, there is no event for them to hold off before the instruction is over:
+    /// that is then settled.
+    pub fn nothing_due(&mut self) -> bool {
+        let progress = &self.progress;
+        if !self.mem.stale.is_empty() || progress.replan || progress.retired >= progress.slice_end {
+            return false;
+        }
+        let shadow = std::mem::take(&mut self.vcpu.shadow);
+        let due = self.has_event();
+        if due {
+            self.vcpu.shadow = shadow;
+        }
+        !due
     }
 
     /// Whether all of a block fits in the slice and lies inside CS.

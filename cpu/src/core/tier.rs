@@ -12,6 +12,8 @@ pub enum Left {
     NotEntered,
     /// Go on wherever RIP points.
     GoOn,
+    /// Something may be due before the instruction at RIP: the run loop must look around.
+    LookAround,
     /// The instruction at RIP is for the interpreter.
     Interpret,
     /// The rest of the slice is for the interpreter.
@@ -48,6 +50,11 @@ pub trait Tier: Send {
 
     /// Drops everything.
     fn clear(&mut self);
+
+    /// What it has done, for people, if it has been told to count.
+    fn report(&self) -> Option<String> {
+        None
+    }
 }
 
 /// The interpreter alone.

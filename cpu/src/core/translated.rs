@@ -43,6 +43,12 @@ pub struct Translated {
     pub result: [u64; 2],
     /// Address of a function that computes the status flags from their lazy form.
     pub status: u64,
+    /// Address of a function that executes an instruction given by its number.
+    pub interpret: u64,
+    /// Address of the table of those instructions.
+    pub interpreted: u64,
+    /// Address of the TLB's table for the current privilege, as of the last of them.
+    pub tlb: u64,
 }
 
 impl Translated {
@@ -78,6 +84,8 @@ pub mod offset {
     pub const OPERATIONS: usize = offset_of!(Core, translated) + offset_of!(Translated, operations);
     pub const RESULT: usize = offset_of!(Core, translated) + offset_of!(Translated, result);
     pub const STATUS: usize = offset_of!(Core, translated) + offset_of!(Translated, status);
+    pub const INTERPRET: usize = offset_of!(Core, translated) + offset_of!(Translated, interpret);
+    pub const TLB: usize = offset_of!(Core, translated) + offset_of!(Translated, tlb);
 
     /// The base of segment register `index` (encoding order).
     pub const fn segment_base(index: usize) -> usize {

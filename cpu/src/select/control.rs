@@ -11,6 +11,7 @@ use crate::semantics::branch::*;
 use crate::semantics::moves::*;
 use crate::semantics::operand::{Memory, R, S8, S16, S32, S64};
 use crate::semantics::string::{cmps, lods, movs, scas, stos};
+use crate::semantics::string::{rep_cmps, rep_lods, rep_movs, rep_scas, rep_stos};
 
 /// The meaning of a near branch, a near call or return, or a string instruction.
 pub(super) fn select<B: Backend, M: Memory>(i: &Instruction) -> Option<Bound<B>> {
@@ -69,6 +70,19 @@ fn conditional<B: Backend, M: Memory>(i: &Instruction) -> Option<Bound<B>> {
     })
 }
 
+/// A string instruction without and with a REP prefix.
+macro_rules! element {
+    ($i:expr, $once:ident, $repeated:ident) => {
+        match element($i) {
+            w if super::repeats($i) => sized_complex!(w, $repeated),
+            Width::W8 => Bound::full($once::<B, S8>),
+            Width::W16 => Bound::full($once::<B, S16>),
+            Width::W32 => Bound::full($once::<B, S32>),
+            Width::W64 => Bound::full($once::<B, S64>),
+        }
+    };
+}
+
 fn strings<B: Backend>(i: &Instruction) -> Option<Bound<B>> {
     // The SSE2 MOVSD and CMPSD share their mnemonics with the string instructions.
     if !i.is_string_instruction() {
@@ -76,19 +90,19 @@ fn strings<B: Backend>(i: &Instruction) -> Option<Bound<B>> {
     }
     Some(match i.mnemonic() {
         Mnemonic::Movsb | Mnemonic::Movsw | Mnemonic::Movsd | Mnemonic::Movsq => {
-            sized_complex!(element(i), movs)
+            element!(i, movs, rep_movs)
         }
         Mnemonic::Stosb | Mnemonic::Stosw | Mnemonic::Stosd | Mnemonic::Stosq => {
-            sized_complex!(element(i), stos)
+            element!(i, stos, rep_stos)
         }
         Mnemonic::Lodsb | Mnemonic::Lodsw | Mnemonic::Lodsd | Mnemonic::Lodsq => {
-            sized_complex!(element(i), lods)
+            element!(i, lods, rep_lods)
         }
         Mnemonic::Cmpsb | Mnemonic::Cmpsw | Mnemonic::Cmpsd | Mnemonic::Cmpsq => {
-            sized_complex!(element(i), cmps)
+            element!(i, cmps, rep_cmps)
         }
         Mnemonic::Scasb | Mnemonic::Scasw | Mnemonic::Scasd | Mnemonic::Scasq => {
-            sized_complex!(element(i), scas)
+            element!(i, scas, rep_scas)
         }
         _ => return None,
     })

@@ -3,16 +3,17 @@
 use std::convert::Infallible;
 
 use brolga_cpu::backend::{AtomicOp, Backend, Bin, Cmp, Complex, Un};
+use brolga_cpu::core::translated::offset;
 use brolga_cpu::flags::{Cond, FlagOp};
 use brolga_cpu::insn::{Insn, bits};
-use brolga_cpu::vcpu::{RIP, Seg, SegReg, ZERO};
+use brolga_cpu::vcpu::{RIP, Seg, SegReg, ZERO, rflags};
 use brolga_mmu::Width;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{AtomicRmwOp, InstBuilder, Value, types};
 
 use super::memory::Place;
 use super::node::{Kind, Node, int};
-use super::{End, Translator};
+use super::{End, Translator, at};
 use crate::plan::PlanBlock;
 use crate::survey::{keeps_ip, slot};
 
@@ -70,6 +71,20 @@ impl Backend for Translator<'_> {
 
     fn mul_high(&mut self, signed: bool, w: Width, a: Node, b: Node) -> Node {
         self.node(w, Kind::MulHigh(signed, a, b))
+    }
+
+    fn divide(
+        &mut self,
+        signed: bool,
+        w: Width,
+        high: Node,
+        low: Node,
+        by: Node,
+    ) -> Result<(Node, Node), Infallible> {
+        Ok(match w {
+            Width::W64 => self.divide_single(signed, high, low, by),
+            _ => self.divide_double(signed, w, high, low, by),
+        })
     }
 
     fn sext(&mut self, from: Width, to: Width, v: Node) -> Node {
@@ -201,6 +216,18 @@ impl Backend for Translator<'_> {
         Ok(self.given_narrow(w, old))
     }
 
+    /// EFLAGS.DF is a bit that doubles into what turns +n into -n.
+    fn string_step(&mut self, element: Width) -> Node {
+        let flags = self.f.ins().load(types::I64, super::trusted(), self.core, at(offset::EFLAGS));
+        let down = self.f.ins().band_imm_u(flags, rflags::DF as i64);
+        let from = rflags::DF.trailing_zeros();
+        let twice = 1 + element.bytes().trailing_zeros();
+        let twice = self.f.ins().ushr_imm_u(down, i64::from(from - twice));
+        let up = self.f.ins().iconst(types::I64, element.bytes() as i64);
+        let by = self.f.ins().isub(up, twice);
+        self.given(Width::W64, by)
+    }
+
     /// In 64-bit code a target that is not canonical misses the jump cache, and is found out then;
     /// but an instruction that writes to memory first has to know.
     fn check_target(&mut self, insn: &Insn, target: Node) -> Result<(), Infallible> {
@@ -237,9 +264,9 @@ impl Backend for Translator<'_> {
         Ok(())
     }
 
-    /// The plan ends a block before such an instruction.
+    /// The plan has the interpreter execute such an instruction.
     fn complex(&mut self, _: &Insn, _: Complex) -> Result<(), Infallible> {
-        unreachable!("complex instructions are surveyed as untranslatable")
+        unreachable!("complex instructions are surveyed as interpreted")
     }
 }
 

@@ -1,6 +1,7 @@
 //! How execution leaves a region: in the middle, for the interpreter to execute an instruction;
 //! at its end, for another region.
 
+use brolga_cpu::block::JumpKey;
 use brolga_cpu::core::translated::offset;
 use brolga_mmu::{TlbEntry, Width};
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -24,16 +25,33 @@ pub(crate) enum Reason {
     Budget,
     /// The code at RIP is not linked to [`brolga_cpu::core::translated::Translated::cell`] yet.
     Link,
+    /// Something may be due before the instruction at RIP.
+    LookAround,
 }
 
 impl Reason {
+    /// All reasons, by number.
+    pub(crate) const ALL: [Reason; 5] =
+        [Reason::LookUp, Reason::Interpret, Reason::Budget, Reason::Link, Reason::LookAround];
+
     pub(crate) fn from_number(n: u64) -> Reason {
-        [Reason::LookUp, Reason::Interpret, Reason::Budget, Reason::Link]
-            .into_iter()
-            .find(|r| *r as u64 == n)
-            .unwrap_or(Reason::LookUp)
+        Reason::ALL.get(n as usize).copied().unwrap_or(Reason::LookUp)
+    }
+
+    /// For people.
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Reason::LookUp => "the jump cache does not know the target",
+            Reason::Interpret => "for the interpreter to execute an instruction",
+            Reason::Budget => "the slice is over, or nearly",
+            Reason::Link => "a jump is not linked yet",
+            Reason::LookAround => "an event, or a change of code",
+        }
     }
 }
+
+/// Where RIP lies in the core.
+pub(super) const RIP_FIELD: usize = offset::REGS + 8 * brolga_cpu::vcpu::RIP as usize;
 
 /// The state at an instruction's start, as far as the vCPU does not hold it yet.
 #[derive(Clone)]
@@ -120,7 +138,7 @@ impl Translator<'_> {
     }
 
     /// Stores registers and flags.
-    fn store_state(&mut self, snapshot: &Snapshot) {
+    pub(super) fn store_state(&mut self, snapshot: &Snapshot) {
         for (field, v) in &snapshot.regs {
             self.f.ins().store(trusted(), *v, self.core, *field);
         }
@@ -132,14 +150,18 @@ impl Translator<'_> {
 
     /// Stores RIP and the count, and returns.
     fn return_at(&mut self, ip: Node, snapshot: &Snapshot, reason: Reason) {
-        let ip = self.wide(ip);
-        let rip = offset::REGS + 8 * usize::from(brolga_cpu::vcpu::RIP);
-        self.f.ins().store(trusted(), ip, self.core, at(rip));
-        let budget = self.budget_after(snapshot);
-        self.f.ins().store(trusted(), budget, self.core, at(offset::BUDGET));
+        self.store_position(ip, snapshot);
         let reason = self.f.ins().iconst(types::I64, reason as i64);
         self.f.ins().store(trusted(), reason, self.core, at(offset::EXIT));
         self.f.ins().return_(&[]);
+    }
+
+    /// Stores RIP and the count.
+    pub(super) fn store_position(&mut self, ip: Node, snapshot: &Snapshot) {
+        let ip = self.wide(ip);
+        self.f.ins().store(trusted(), ip, self.core, at(RIP_FIELD));
+        let budget = self.budget_after(snapshot);
+        self.f.ins().store(trusted(), budget, self.core, at(offset::BUDGET));
     }
 
     fn budget_after(&mut self, snapshot: &Snapshot) -> Value {
@@ -239,7 +261,7 @@ impl Translator<'_> {
     /// executed and lies where it did.
     fn still_mapped(&mut self, linear: Value, its: Value, key: Value, addend: Value) -> Value {
         let differ = self.f.ins().bxor(its, key);
-        let modes = self.f.ins().band_imm_u(differ, 0xffff);
+        let modes = self.f.ins().band_imm_u(differ, JumpKey::MODE_BITS as i64);
         let page = self.tlb_entry(linear);
         let tag = at(std::mem::offset_of!(TlbEntry, exec));
         let tag = self.f.ins().load(types::I64, trusted(), page, tag);

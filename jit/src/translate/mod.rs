@@ -8,7 +8,9 @@
 //! called the first one.
 
 mod backend;
+mod divide;
 mod flags;
+mod interpret;
 mod leave;
 mod memory;
 mod node;
@@ -28,7 +30,9 @@ use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 use iced_x86::Code;
 
 use crate::plan::{Next, Plan, PlanBlock};
+use crate::survey::RegSet;
 use flags::{FlagsId, State};
+pub(crate) use interpret::GO_ON;
 pub(crate) use leave::Reason;
 use leave::{Leave, Snapshot};
 use node::{Node, Nodes};
@@ -37,6 +41,15 @@ use vector::{Home, Vector};
 /// Where the links of a region lead: offsets from its entry, in the same page. The code refers to
 /// them by their number plus [`Request::first_cell`].
 pub(crate) type Links = Vec<i32>;
+
+/// An instruction that the interpreter executes for a region.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ForInterpreter {
+    /// Its offset in the page.
+    pub(crate) at: u16,
+    /// Instructions that the slice must allow afterwards, for the region to go on.
+    pub(crate) needs: u64,
+}
 
 /// What to translate.
 pub(crate) struct Request<'a> {
@@ -49,6 +62,8 @@ pub(crate) struct Request<'a> {
     pub(crate) first_cell: u32,
     /// Bits of the jump cache's index.
     pub(crate) jump_bits: u32,
+    /// The numbers under which the interpreter executes instructions of the region, one for each.
+    pub(crate) numbers: &'a [u32],
 }
 
 /// The signature of regions.
@@ -67,13 +82,20 @@ struct Signatures {
     vectors: SigRef,
     integers: SigRef,
     to_integer: SigRef,
+    interpret: SigRef,
 }
 
 /// How a block of guest code ends, as its last instruction says.
 #[derive(Clone, Copy)]
 enum End {
     Jump(Node),
-    Branch { c: Node, target: Node, next: Node },
+    Branch {
+        c: Node,
+        target: Node,
+        next: Node,
+    },
+    /// The interpreter knows.
+    Elsewhere,
 }
 
 /// The state in which a block's only predecessor leaves it.
@@ -124,6 +146,9 @@ pub(crate) struct Translator<'a> {
     links: Links,
     /// What has been computed by operations that may set sticky flags of MXCSR.
     float_results: Vec<Value>,
+    interpreted: Vec<ForInterpreter>,
+    /// Where a region goes on as the interpreter says.
+    resume: Option<Block>,
     #[cfg(debug_assertions)]
     changed: bool,
 }
@@ -150,18 +175,19 @@ pub(crate) fn translate(
     func: &mut Function,
     context: &mut FunctionBuilderContext,
     frontend: TargetFrontendConfig,
-) -> Links {
+) -> (Links, Vec<ForInterpreter>) {
     func.signature = region_signature();
     let mut t = Translator::new(request, FunctionBuilder::new(func, context));
     t.entry();
     for index in 0..request.plan.blocks.len() {
         t.block(index);
     }
+    t.fill_resume_block();
     t.f.seal_all_blocks();
     t.keep_float_results();
-    let Translator { f, links, .. } = t;
+    let Translator { f, links, interpreted, .. } = t;
     f.finalize(frontend);
-    links
+    (links, interpreted)
 }
 
 impl<'a> Translator<'a> {
@@ -181,6 +207,10 @@ impl<'a> Translator<'a> {
         status.params.extend([AbiParam::new(types::I64); 4]);
         status.returns.push(AbiParam::new(types::I64));
         let status = f.import_signature(status);
+        let mut interpret = Signature::new(CallConv::SystemV);
+        interpret.params.extend([AbiParam::new(types::I64); 2]);
+        interpret.returns.push(AbiParam::new(types::I64));
+        let interpret = f.import_signature(interpret);
 
         let entry = f.create_block();
         f.append_block_params_for_function_params(entry);
@@ -198,7 +228,15 @@ impl<'a> Translator<'a> {
         let mode = request.mode;
         Self {
             f,
-            signatures: Signatures { region, slow_path, status, vectors, integers, to_integer },
+            signatures: Signatures {
+                region,
+                slow_path,
+                status,
+                vectors,
+                integers,
+                to_integer,
+                interpret,
+            },
             core,
             tlb,
             ip,
@@ -224,6 +262,8 @@ impl<'a> Translator<'a> {
             leave: None,
             links: Links::new(),
             float_results: Vec::new(),
+            interpreted: Vec::new(),
+            resume: None,
             request,
             #[cfg(debug_assertions)]
             changed: false,
@@ -233,20 +273,25 @@ impl<'a> Translator<'a> {
     /// Loads what the region needs, and goes to its first block.
     fn entry(&mut self) {
         let plan = self.request.plan;
-        for r in 0..16 {
-            if plan.live_in >> r & 1 != 0 {
-                let field = at(offset::REGS + 8 * r);
-                let v = self.f.ins().load(types::I64, trusted(), self.core, field);
-                self.f.def_var(self.gprs[r], v);
-            }
-            if plan.vector_live_in >> r & 1 != 0 {
-                self.load_vector_register(r);
-            }
-        }
+        self.load_registers(plan.live_in, plan.vector_live_in);
         if !self.cs_flat && !self.code64 {
             self.check_extent();
         }
         self.go_to(0);
+    }
+
+    /// Loads registers from the vCPU.
+    fn load_registers(&mut self, regs: RegSet, vectors: RegSet) {
+        for r in 0..16 {
+            if regs >> r & 1 != 0 {
+                let field = at(offset::REGS + 8 * r);
+                let v = self.f.ins().load(types::I64, trusted(), self.core, field);
+                self.f.def_var(self.gprs[r], v);
+            }
+            if vectors >> r & 1 != 0 {
+                self.load_vector_register(r);
+            }
+        }
     }
 
     /// Leaves if part of the region lies beyond CS's limit, or IP would wrap inside it.
@@ -273,13 +318,13 @@ impl<'a> Translator<'a> {
         let block = &plan.blocks[index];
         let ir = self.blocks[index];
         // A loop's head waits for the edges from its end.
-        if block.predecessors == 1 || block.poll.is_none() {
+        if block.predecessors == 1 || !block.polls {
             self.f.seal_block(ir);
         }
         self.f.switch_to_block(ir);
         self.enter(index, block);
-        if let Some(longest) = block.poll {
-            self.poll(longest);
+        if block.polls {
+            self.poll(block.longest);
         }
         let mark = self.mark();
         let request = self.request;
@@ -289,10 +334,17 @@ impl<'a> Translator<'a> {
         else {
             unreachable!("the survey has decoded it");
         };
-        for op in &decoded.ops {
+        let mut reloads = block.reloads.iter();
+        for (n, (op, effects)) in decoded.ops.iter().zip(&block.insns).enumerate() {
             self.insn_at = self.block_at + i64::from(op.insn.at);
-            let Ok(()) = (op.handler)(self, &op.insn);
-            self.finish_insn();
+            if effects.interpreted {
+                let needs = block.longest - 1 - n as u64;
+                self.interpreted.push(ForInterpreter { at: block.start + op.insn.at, needs });
+                self.interpret(reloads.next().filter(|_| effects.transfer.is_none()));
+            } else {
+                let Ok(()) = (op.handler)(self, &op.insn);
+                self.finish_insn();
+            }
         }
         self.insn_at = self.block_at + i64::from(block.end - block.start);
         self.close(block);
@@ -314,7 +366,7 @@ impl<'a> Translator<'a> {
                     let [r, a, b, op] = self.merged.map(|v| self.f.use_var(v));
                     self.flag_state(State::Merged { r, a, b, op })
                 } else {
-                    FlagsId::UNTOUCHED
+                    self.flag_state(State::Untouched)
                 },
                 pending: 0,
                 vectors: [None; 16],
@@ -352,12 +404,8 @@ impl<'a> Translator<'a> {
 
     /// Ends a block: the last instruction's transfer, or the next instruction.
     fn close(&mut self, block: &PlanBlock) {
-        if block.leaves {
-            let snapshot = self.snapshot();
-            self.leave_now(&snapshot, leave::Reason::Interpret);
-            return;
-        }
         match self.end.take() {
+            Some(End::Elsewhere) => {}
             None => {
                 let next = self.node(brolga_mmu::Width::W64, node::Kind::Ip(self.insn_at));
                 self.continue_at(block.falls, next);

@@ -127,6 +127,11 @@ pub(super) struct RunArguments {
     #[arg(long)]
     pub(super) jit_perf_map: bool,
 
+    /// At the end, show what the translator has done, and which instructions it leaves to the
+    /// interpreter
+    #[arg(long)]
+    pub(super) jit_stats: bool,
+
     /// What the guest's time follows [default: host]
     #[arg(long, value_enum, value_name = "CLOCK")]
     pub(super) clock: Option<ClockKind>,

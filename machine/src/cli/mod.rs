@@ -7,7 +7,7 @@ mod size;
 mod trace;
 
 use std::fs::{self, File};
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -80,6 +80,7 @@ fn prepare(run: &RunArguments) -> Result<(Machine, Option<RawTerminal>)> {
         threshold: run.jit_threshold,
         cache_bytes: run.jit_cache_size as usize,
         dump: DumpConfig { directory: run.jit_dump.clone(), perf_map: run.jit_perf_map },
+        stats: run.jit_stats,
     };
     let config = config(&run.machine, accel, run.clock.unwrap_or(ClockKind::Host))?;
     let mut machine = Machine::new(config, Serial::nowhere())?;
@@ -171,6 +172,9 @@ fn tell(
 ) -> io::Result<()> {
     let summary = report::Summary::new(run, machine, end, elapsed);
     let mut stderr = io::stderr().lock();
+    if let Some(report) = machine.accel.report() {
+        write!(stderr, "{report}")?;
+    }
     if run.json {
         summary.write_json(&mut stderr)
     } else {
