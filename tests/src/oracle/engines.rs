@@ -9,10 +9,11 @@ use fastrand::Rng;
 use iced_x86::{Code, Encoder, Mnemonic, OpKind, Register};
 
 use super::families::{FAMILIES, Family};
-use super::generate::{Generated, codes, generate, vary};
+use super::generate::{Generated, generate, vary};
 use super::guest::Guest;
 use super::layout::INSTRUCTION;
 use super::state::{Remains, State};
+use crate::operands::codes;
 
 /// Instances of each encoding, and operands for each instance.
 const INSTANCES: u32 = 4;
@@ -59,7 +60,7 @@ impl Engines {
 
     /// Guest instructions translated so far.
     fn translated(&self) -> u64 {
-        self.translator.tier().stats().insns
+        self.translator.tier().translated()
     }
 }
 
@@ -93,7 +94,7 @@ fn differences(before: &State, expected: &Remains, got: &Remains) -> String {
 pub fn run(family: &Family) -> Result<()> {
     let mut engines = Engines::new()?;
     let (mut bad, mut left, mut total) = (Vec::new(), Vec::new(), 0);
-    for code in codes(family.mnemonics) {
+    for code in codes(family.mnemonics, 64) {
         let before = engines.translated();
         let (cases, difference) = run_encoding(&mut engines, code)?;
         total += cases;
@@ -139,7 +140,7 @@ fn is_interpreted(code: Code) -> bool {
 pub fn run_programs() -> Result<()> {
     let mut engines = Engines::new()?;
     let vectors = FAMILIES.iter().filter(|f| f.name.starts_with("sse"));
-    let all: Vec<Code> = vectors.flat_map(|f| codes(f.mnemonics)).collect();
+    let all: Vec<Code> = vectors.flat_map(|f| codes(f.mnemonics, 64)).collect();
     // Scalars are kept in a form of their own: operations on them shall meet often.
     let is_scalar = |code: &&Code| {
         let name = format!("{:?}", code.mnemonic()).to_lowercase();
