@@ -6,12 +6,12 @@ use std::fmt::Write;
 use anyhow::{Result, bail, ensure};
 use brolga_jit::{Jit, JitConfig};
 use fastrand::Rng;
-use iced_x86::{Code, Encoder, Mnemonic, OpKind, Register};
+use iced_x86::{Code, Encoder, Instruction, MemoryOperand, Mnemonic, OpKind, Register};
 
 use super::families::{FAMILIES, Family};
 use super::generate::{Generated, codes, generate, vary};
 use super::guest::Guest;
-use super::layout::INSTRUCTION;
+use super::layout::{INSTRUCTION, SCRATCH};
 use super::state::{Remains, State};
 
 /// Instances of each encoding, and operands for each instance.
@@ -23,8 +23,9 @@ const PROGRAMS: u64 = 1000;
 const BUDGET: u64 = 200;
 /// MXCSR with all exceptions masked.
 const MASKED: u32 = 0x1f80;
-/// MXCSR in an FXSAVE image.
+/// Places in an FXSAVE image.
 const MXCSR: usize = 24;
+const XMM: usize = 160;
 
 /// Instructions without MMX registers that are the interpreter's.
 const INTERPRETED: [Mnemonic; 7] = [
@@ -154,6 +155,40 @@ pub fn run_programs() -> Result<()> {
             program.next_state(&mut rng, n);
             if let Some(text) = engines.compare(&program.bytes, &program.case.state)? {
                 bail!("program {seed}: {:?}\n    {:02x?}{text}", program.codes, program.bytes);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Arithmetic on two NaNs, one of them just loaded: the first operand's is the result (SDM vol. 1,
+/// table 4-7), so that a translator may not exchange the two.
+pub fn run_nans() -> Result<()> {
+    use Code::*;
+    let doubles = [Addsd_xmm_xmmm64, Mulsd_xmm_xmmm64];
+    let singles = [Addss_xmm_xmmm32, Mulss_xmm_xmmm32];
+    let packed = [Addpd_xmm_xmmm128, Mulpd_xmm_xmmm128, Addps_xmm_xmmm128, Mulps_xmm_xmmm128];
+    let loads = [
+        (Movsd_xmm_xmmm64, doubles.as_slice()),
+        (Movss_xmm_xmmm32, &singles),
+        (Movups_xmm_xmmm128, &packed),
+    ];
+    let mut engines = Engines::new()?;
+    let mut state = generate(&mut Rng::with_seed(0), Addsd_xmm_xmmm64).state;
+    state.fx[MXCSR..][..4].copy_from_slice(&MASKED.to_le_bytes());
+    let [first, second] = [0x7ff8_1111_7fc1_1111_u64, 0x7ff8_2222_7fc2_2222];
+    state.scratch.as_chunks_mut::<8>().0.fill(first.to_le_bytes());
+    state.fx[XMM..].as_chunks_mut::<8>().0.fill(second.to_le_bytes());
+    for (load, operations) in loads {
+        for operation in operations {
+            let place = MemoryOperand::with_displ(SCRATCH, 4);
+            let load = Instruction::with2(load, Register::XMM0, place)?;
+            let compute = Instruction::with2(*operation, Register::XMM0, Register::XMM1)?;
+            let mut encoder = Encoder::new(64);
+            let len = encoder.encode(&load, INSTRUCTION)?;
+            encoder.encode(&compute, INSTRUCTION + len as u64)?;
+            if let Some(text) = engines.compare(&encoder.take_buffer(), &state)? {
+                bail!("{operation:?}{text}");
             }
         }
     }
