@@ -234,7 +234,7 @@ impl Program {
         let state = &mut self.case.state;
         state.regs = std::array::from_fn(|_| rng.u64(..));
         state.regs[1] = 1 + u64::from(n % 3);
-        if let Some(mxcsr) = state.fx[MXCSR..].first_chunk_mut().filter(|_| n % 4 != 0) {
+        if let Some(mxcsr) = state.fx[MXCSR..].first_chunk_mut().filter(|_| !n.is_multiple_of(4)) {
             *mxcsr = (u32::from_le_bytes(*mxcsr) | MASKED).to_le_bytes();
         }
     }
