@@ -128,11 +128,6 @@ impl Jit {
         })
     }
 
-    /// Guest instructions translated so far.
-    pub fn translated(&self) -> u64 {
-        self.stats.insns
-    }
-
     /// The region that begins at `place`, translated now if there is none.
     fn region(
         &mut self,

@@ -9,7 +9,8 @@ fn main() {
     let vectors = FAMILIES.iter().filter(|family| family.name.starts_with("sse"));
     let families = vectors.map(|f| suite::trial(f.name, || check(|| engines::run(f))));
     let programs = suite::trial("programs", || check(engines::run_programs));
-    suite::run(families.chain([programs]).collect());
+    let nans = suite::trial("nans", || check(engines::run_nans));
+    suite::run(families.chain([programs, nans]).collect());
 }
 
 fn check(run: impl FnOnce() -> Result<()>) -> Result<()> {

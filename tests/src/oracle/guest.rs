@@ -90,11 +90,6 @@ impl<T: Tier> Guest<T> {
         })
     }
 
-    /// The second tier.
-    pub fn tier(&self) -> &T {
-        &self.machine.interpreter.tier
-    }
-
     /// Puts code and state where they belong.
     fn prepare(&mut self, code: &[u8], state: &State) -> Result<()> {
         let mut bytes = code.to_vec();

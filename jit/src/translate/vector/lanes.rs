@@ -5,7 +5,7 @@ use brolga_mmu::Width;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value, types};
 
-use super::{Vector, integers, scalar_types};
+use super::{Rest, Vector, integers, scalar_types};
 use crate::translate::Translator;
 use crate::translate::node::Node;
 
@@ -58,15 +58,15 @@ impl Translator<'_> {
         let (x, y) = (self.low(fmt, a), self.low(fmt, b));
         let low = self.bits(op, x, y);
         let (x, y) = (self.upper_lanes(fmt, a), self.upper_lanes(fmt, b));
-        Vector::Scalar { low, rest: self.bits(op, x, y) }
+        Vector::Scalar { low, rest: Rest::Of(self.bits(op, x, y)) }
     }
 
     /// A vector whose lowest lane does not matter.
-    fn upper_lanes(&mut self, fmt: ComFmt, v: Vector) -> Value {
+    pub(super) fn upper_lanes(&mut self, fmt: ComFmt, v: Vector) -> Value {
         let (scalar, vector) = scalar_types(fmt);
         match v {
             Vector::Scalar { low, rest } if self.f.func.dfg.value_type(low) == scalar => {
-                self.cast(vector, rest)
+                self.rest(vector, rest)
             }
             _ => self.lanes(vector, v),
         }

@@ -33,8 +33,16 @@ pub(crate) enum Vector {
     /// arithmetic then need no instruction that puts the two together.
     Scalar {
         low: Value,
-        rest: Value,
+        rest: Rest,
     },
+}
+
+/// The lanes above the lowest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rest {
+    Zero,
+    /// As in this vector, whose lowest lane does not count.
+    Of(Value),
 }
 
 /// The integer vector type with lanes of a size.
@@ -64,7 +72,7 @@ impl Translator<'_> {
             Vector::Scalar { low, rest } => {
                 let double = self.f.func.dfg.value_type(low) == types::F64;
                 let (_, ty) = scalar_types(if double { ComFmt::Sd } else { ComFmt::Ss });
-                let rest = self.cast(ty, rest);
+                let rest = self.rest(ty, rest);
                 self.f.ins().insertlane(rest, low, 0)
             }
         };
@@ -83,6 +91,14 @@ impl Translator<'_> {
         }
         let little = MemFlagsData::new().with_endianness(Endianness::Little);
         self.f.ins().bitcast(ty, little, v)
+    }
+
+    /// A vector with these upper lanes.
+    fn rest(&mut self, ty: Type, rest: Rest) -> Value {
+        match rest {
+            Rest::Zero => self.constant_lanes(ty, 0),
+            Rest::Of(v) => self.cast(ty, v),
+        }
     }
 
     /// The lowest lane.
@@ -105,7 +121,8 @@ impl Translator<'_> {
             {
                 rest
             }
-            _ => self.lanes(types::F64X2, upper),
+            Vector::Constant(0) => Rest::Zero,
+            _ => Rest::Of(self.lanes(types::F64X2, upper)),
         };
         Vector::Scalar { low, rest }
     }
@@ -180,10 +197,10 @@ impl VectorBackend for Translator<'_> {
         surveyed()
     }
 
-    /// Loads of 4 and 8 bytes are MOVSS and MOVSD, whatever the value is used for: they clear the
-    /// other lanes themselves. That the value is a whole vector also keeps the load from becoming
-    /// an operand in memory, for which Cranelift would swap the operands of an addition, and x86
-    /// would take the NaN of the other one.
+    /// What lies in memory must not become an operand of what computes with it: for an addition
+    /// Cranelift would swap the operands, and x86 would take the NaN of the other one. The sequence
+    /// point (no code) keeps a scalar load in its place; other loads are cast to the lanes' type,
+    /// behind which Cranelift does not look.
     fn load_x(
         &mut self,
         w: VecWidth,
@@ -191,10 +208,14 @@ impl VectorBackend for Translator<'_> {
         ea: Node,
         aligned: bool,
     ) -> Result<Vector, Infallible> {
-        let (size, scalar, vector) = match w {
-            VecWidth::V2 => (2, types::I16, types::I16X8),
-            VecWidth::V4 => (4, types::F32, types::F32X4),
-            VecWidth::V8 => (8, types::F64, types::F64X2),
+        let (size, scalar) = match w {
+            VecWidth::V2 => {
+                let host = self.access(2, seg, ea, false);
+                let v = self.load_host(types::I16, host);
+                return Ok(Vector::Whole(self.f.ins().scalar_to_vector(types::I16X8, v)));
+            }
+            VecWidth::V4 => (4, types::F32),
+            VecWidth::V8 => (8, types::F64),
             VecWidth::V16 => {
                 if aligned {
                     self.check_alignment(seg, ea);
@@ -204,8 +225,9 @@ impl VectorBackend for Translator<'_> {
             }
         };
         let host = self.access(size, seg, ea, false);
-        let v = self.load_host(scalar, host);
-        Ok(Vector::Whole(self.f.ins().scalar_to_vector(vector, v)))
+        let low = self.load_host(scalar, host);
+        self.f.ins().sequence_point();
+        Ok(Vector::Scalar { low, rest: Rest::Zero })
     }
 
     fn store_x(

@@ -5,7 +5,7 @@ use brolga_cpu::vector::ComFmt;
 use cranelift_codegen::ir::{InstBuilder, types};
 use cranelift_frontend::{FunctionBuilder, Variable};
 
-use super::{Vector, scalar_types};
+use super::{Rest, Vector, scalar_types};
 use crate::plan::Plan;
 use crate::translate::{Translator, at, trusted};
 
@@ -60,7 +60,8 @@ impl Translator<'_> {
         let v = match self.xmms[r] {
             Home::Whole(var) => Vector::Whole(self.f.use_var(var)),
             Home::Scalar { low, rest, .. } => {
-                Vector::Scalar { low: self.f.use_var(low), rest: self.f.use_var(rest) }
+                let (low, rest) = (self.f.use_var(low), self.f.use_var(rest));
+                Vector::Scalar { low, rest: Rest::Of(rest) }
             }
         };
         self.vectors[r] = Some(v);
@@ -82,15 +83,7 @@ impl Translator<'_> {
                     self.f.def_var(var, v);
                 }
                 Home::Scalar { fmt, low, rest } => {
-                    let (scalar, vector) = scalar_types(fmt);
-                    let upper = match v {
-                        Vector::Scalar { low, rest }
-                            if self.f.func.dfg.value_type(low) == scalar =>
-                        {
-                            self.cast(vector, rest)
-                        }
-                        _ => self.lanes(vector, v),
-                    };
+                    let upper = self.upper_lanes(fmt, v);
                     self.f.def_var(rest, upper);
                     let v = self.low(fmt, v);
                     self.f.def_var(low, v);
@@ -103,6 +96,7 @@ impl Translator<'_> {
     pub(in crate::translate) fn store_vector_register(&mut self, r: usize, v: Vector) {
         let field = at(offset::XMM + 16 * r);
         if let Vector::Scalar { low, rest } = v {
+            let rest = self.rest(types::I8X16, rest);
             self.f.ins().store(trusted(), rest, self.core, field);
             self.f.ins().store(trusted(), low, self.core, field);
         } else {
