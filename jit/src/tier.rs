@@ -341,6 +341,9 @@ impl Tier for Jit {
         if !possible {
             return false;
         }
+        if self.jumps.find(at, core).is_some() {
+            return true;
+        }
         let Some(id) = self.region(core, blocks, place, at) else { return false };
         self.remember(core, id, at);
         true
