@@ -38,7 +38,7 @@ pub struct JitConfig {
 impl Default for JitConfig {
     fn default() -> Self {
         JitConfig {
-            threshold: 1000,
+            threshold: 2000,
             cache_bytes: 64 << 20,
             dump: DumpConfig::default(),
             stats: false,
@@ -340,6 +340,9 @@ impl Tier for Jit {
             && (!mode.has(Mode::CODE64) || far_from_the_edge(at));
         if !possible {
             return false;
+        }
+        if self.jumps.find(at, core).is_some() {
+            return true;
         }
         let Some(id) = self.region(core, blocks, place, at) else { return false };
         self.remember(core, id, at);

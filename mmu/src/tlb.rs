@@ -190,7 +190,11 @@ impl PageSet {
 
     /// Takes the pages out that contain `linear`; whether there were any.
     fn take(&mut self, linear: Linear) -> bool {
-        self.keys(linear).fold(false, |any, key| self.pages.remove(&key) || any)
+        let mut any = false;
+        for key in self.keys(linear) {
+            any |= self.pages.remove(&key);
+        }
+        any
     }
 
     /// Takes all out; whether there were any.

@@ -3,6 +3,7 @@
 
 use brolga_cpu::block::JumpKey;
 use brolga_cpu::core::translated::offset;
+use brolga_cpu::decode::{Decoded, MAX_INSN_BYTES, decode};
 use brolga_mmu::{TlbEntry, Width};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{Block, InstBuilder, Value, types};
@@ -10,8 +11,9 @@ use cranelift_codegen::ir::{Block, InstBuilder, Value, types};
 use super::flags::FlagsId;
 use super::node::{Kind, Node};
 use super::vector::Vector;
-use super::{Translator, at, trusted};
+use super::{Request, Translator, at, trusted};
 use crate::jump::JumpEntry;
+use crate::survey::Survey;
 
 /// Why translated code has returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,9 +180,28 @@ impl Translator<'_> {
             && let Ok(by) = i32::try_from(by)
             && (0..brolga_mmu::PAGE_SIZE as i64).contains(&(entry + i64::from(by)))
         {
-            return self.go_by_link(ip, by);
+            let crosses = self.crosses((entry + i64::from(by)) as usize);
+            return if crosses { self.go_to_interpreter(ip) } else { self.go_by_link(ip, by) };
         }
         self.go_by_look_up(ip);
+    }
+
+    /// Whether the instruction at an offset of the page ends in the next page: no region begins
+    /// with such a one.
+    fn crosses(&self, at: usize) -> bool {
+        let Request { page, mode, model, .. } = self.request;
+        let rest = &page[at..];
+        rest.len() < MAX_INSN_BYTES
+            && matches!(decode::<Survey>(rest, *mode, model, 1), Decoded::NeedsMore)
+    }
+
+    /// Leaves for the interpreter to execute the instruction at `ip`.
+    fn go_to_interpreter(&mut self, ip: Node) {
+        let snapshot = self.snapshot();
+        let mark = self.mark();
+        self.store_state(&snapshot);
+        self.return_at(ip, &snapshot, Reason::Interpret);
+        self.forget_since(mark);
     }
 
     /// Continues in the same page, through a link cell: the mapping and the mode are the same.

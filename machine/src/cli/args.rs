@@ -112,7 +112,7 @@ pub(super) struct RunArguments {
     pub(super) accel: Option<AccelKind>,
 
     /// Executions after which code is translated; 1 translates everything at once
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) jit_threshold: u32,
 
     /// How much translated code is kept

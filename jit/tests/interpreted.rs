@@ -1,0 +1,191 @@
+//! Instructions that the interpreter executes for translated code, among others that are
+//! translated: the outcome is the interpreter's, however the run is sliced.
+
+use std::sync::Arc;
+
+use brolga_cpu::bus::Bus;
+use brolga_cpu::core::tier::Tier;
+use brolga_cpu::core::{Core, Interpreter};
+use brolga_cpu::cpuid::CpuModel;
+use brolga_cpu::vcpu::{RIP, SegReg, Segment, Vcpu, attr, cr0, gpr};
+use brolga_jit::{Jit, JitConfig};
+use brolga_mmu::{GuestPhys, PhysMap, Ram, Width};
+
+const CODE: u64 = 0x1000;
+const DATA: u64 = 0x4ff0;
+const STACK: u64 = 0x8000;
+const RAM: u64 = 0x10000;
+const COUNT: u64 = 3000;
+
+/// Ports answer with the time; writing to one asks for a new plan.
+#[derive(Default)]
+struct Ports(bool);
+
+impl Bus for Ports {
+    fn port_read(&mut self, at: u64, port: u16, w: Width) -> u64 {
+        (at ^ u64::from(port)) & w.mask()
+    }
+    fn port_write(&mut self, _: u64, _: u16, _: Width, _: u64) {
+        self.0 = true;
+    }
+    fn tsc(&mut self, at: u64) -> u64 {
+        at
+    }
+    fn take_replan(&mut self) -> bool {
+        std::mem::take(&mut self.0)
+    }
+}
+
+/// A vCPU in flat protected mode at a program, with data that is not all alike.
+fn core(program: &[u8]) -> Core {
+    let mut map = PhysMap::new(Ram::new(RAM).expect("RAM"));
+    map.add_ram(GuestPhys(0), RAM).expect("free");
+    let data: Vec<u8> = (0..0x2000_u32).map(|n| (n * n >> 9) as u8).collect();
+    map.write_slice(GuestPhys(DATA), &data).expect("RAM");
+    map.write_slice(GuestPhys(CODE), program).expect("RAM");
+    let model = CpuModel::by_name("max").expect("a model");
+    let mut core = Core::new(Arc::new(model), Arc::new(map), Box::new(Ports::default()));
+    let rights = attr::P | attr::S | attr::RW | attr::ACCESSED | attr::DB | attr::G;
+    let flat = |selector, attr| Segment { selector, base: 0, limit: u32::MAX, attr };
+    core.vcpu.sys.cr0 = cr0::PE;
+    core.vcpu.segs[SegReg::Cs as usize] = flat(8, rights | attr::CODE);
+    for seg in [SegReg::Ss, SegReg::Ds, SegReg::Es] {
+        core.vcpu.segs[seg as usize] = flat(16, rights);
+    }
+    core.vcpu.regs[usize::from(gpr::RSP)] = STACK;
+    core.vcpu.regs[usize::from(RIP)] = CODE;
+    core.mode_changed();
+    core
+}
+
+/// Runs `COUNT` instructions in slices, and tells the state then.
+fn run<T: Tier>(mut engine: Interpreter<T>, slice: u64) -> (Box<Vcpu>, Vec<u8>, Option<String>) {
+    while engine.core.now() < COUNT {
+        engine.run(slice.min(COUNT - engine.core.now()));
+    }
+    assert_eq!(engine.core.now(), COUNT);
+    let mut ram = vec![0; RAM as usize];
+    engine.core.mem.map.read_slice(GuestPhys(0), &mut ram).expect("RAM");
+    (Box::new(engine.core.vcpu.clone()), ram, engine.tier.report())
+}
+
+/// Compares the engines on a program; the translator must have had the interpreter execute each of
+/// `called`.
+fn agree(program: &[u8], called: &[&str]) {
+    let (vcpu, ram, _) = run(Interpreter::new(core(program)), u64::MAX);
+    for slice in [1, 2, 3, 5, 8, 13, 40, 200, 1000, COUNT] {
+        let config = JitConfig { threshold: 1, stats: true, ..JitConfig::default() };
+        let jit = Jit::new(config).expect("a host with a translator");
+        let (other, other_ram, report) = run(Interpreter::with_tier(core(program), jit), slice);
+        assert!(vcpu == other, "slices of {slice}: {vcpu:#x?}\n{other:#x?}");
+        assert!(ram == other_ram, "memory, slices of {slice}");
+        let report = report.expect("counts");
+        for name in called.iter().filter(|_| slice == COUNT) {
+            assert!(report.contains(&format!(" called {name}\n")), "{name} in\n{report}");
+        }
+    }
+}
+
+/// `jmp` back to the start, behind `program`.
+fn forever(mut program: Vec<u8>) -> Vec<u8> {
+    let back = -(program.len() as i32 + 5);
+    program.push(0xe9);
+    program.extend(back.to_le_bytes());
+    program
+}
+
+#[test]
+fn flags_registers_and_time() {
+    let program = [
+        &[0x81, 0xc3, 0x67, 0x45, 0x23, 0x81][..], // add ebx, 0x81234567
+        &[0x9c],                                   // pushf
+        &[0x0f, 0x31],                             // rdtsc
+        &[0x01, 0xc6],                             // add esi, eax
+        &[0x11, 0xd7],                             // adc edi, edx
+        &[0x41],                                   // inc ecx: keeps the carry
+        &[0xfa],                                   // cli
+        &[0xfb],                                   // sti
+        &[0x83, 0xd5, 0x00],                       // adc ebp, 0
+        &[0xe4, 0x60],                             // in al, 0x60
+        &[0x01, 0xc3],                             // add ebx, eax
+        &[0xe6, 0x61],                             // out 0x61, al
+        &[0x58],                                   // pop eax
+        &[0x31, 0xc6],                             // xor esi, eax
+        &[0x50, 0x9d],                             // push eax; popf
+        &[0x19, 0xed],                             // sbb ebp, ebp
+        &[0x53, 0x51],                             // push ebx; push ecx
+        &[0x31, 0xc0],                             // xor eax, eax
+        &[0x0f, 0xa2],                             // cpuid
+        &[0x01, 0xd6],                             // add esi, edx
+        &[0x59, 0x5b],                             // pop ecx; pop ebx
+    ];
+    let called = ["Pushfd", "Popfd", "Rdtsc", "Cli", "Sti", "In_AL_imm8", "Out_imm8_AL", "Cpuid"];
+    agree(&forever(program.concat()), &called);
+}
+
+#[test]
+fn the_x87_among_integers() {
+    let program = [
+        &[0xdb, 0xe3][..],                     // fninit
+        &[0xd9, 0xe8, 0xd9, 0xeb],             // fld1; fldpi
+        &[0x43],                               // inc ebx
+        &[0x89, 0x1d, 0x00, 0x50, 0x00, 0x00], // mov [0x5000], ebx
+        &[0xda, 0x05, 0x00, 0x50, 0x00, 0x00], // fiadd dword [0x5000]
+        &[0xde, 0xc9],                         // fmulp
+        &[0xdd, 0x1d, 0x08, 0x50, 0x00, 0x00], // fstp qword [0x5008]
+        &[0x03, 0x35, 0x0c, 0x50, 0x00, 0x00], // add esi, [0x500c]
+    ];
+    agree(&forever(program.concat()), &["Fldpi", "Fiadd_m32int", "Fstp_m64fp"]);
+}
+
+#[test]
+fn strings_in_both_directions() {
+    let repeated = |prefix: u8, opcode: u8| {
+        let mut code = vec![0xb9, 29, 0, 0, 0]; // mov ecx, 29
+        code.extend([0xbe, 0xf8, 0x4f, 0, 0]); // mov esi, 0x4ff8
+        code.extend([0xbf, 0x40, 0x5f, 0, 0]); // mov edi, 0x5f40
+        code.extend([prefix, opcode]);
+        // adc ebx, ecx; add ebx, esi; xor ebx, edi
+        code.extend([0x11, 0xcb, 0x01, 0xf3, 0x31, 0xfb]);
+        code
+    };
+    let mut program = Vec::new();
+    for direction in [0xfc, 0xfd] {
+        program.push(direction); // cld, std
+        program.extend([0xbe, 0xfe, 0x4f, 0, 0]); // mov esi, 0x4ffe
+        program.extend([0xbf, 0xfd, 0x5f, 0, 0]); // mov edi, 0x5ffd
+        program.extend([0xac, 0x66, 0xad, 0xad]); // lodsb, lodsw, lodsd
+        program.extend([0xaa, 0x66, 0xab, 0xab, 0xa4, 0xa5]); // stosb, w, d, movsb, movsd
+        program.extend([0xa6, 0x19, 0xc3, 0xaf, 0x19, 0xc3]); // cmpsb, sbb, scasd, sbb
+        for (prefix, opcode) in
+            [(0xf3, 0xa4), (0xf3, 0xab), (0xf3, 0xa6), (0xf2, 0xa6), (0xf2, 0xae), (0xf3, 0xaf)]
+        {
+            program.extend(repeated(prefix, opcode));
+        }
+    }
+    let called = ["Movsb_m8_m8", "Stosd_m32_EAX", "Cmpsb_m8_m8", "Scasb_AL_m8", "Std"];
+    agree(&forever(program), &called);
+}
+
+/// Dividends of both signs, by register and memory, in all widths: no quotient overflows.
+#[test]
+fn divisions() {
+    let program = [
+        &[0x69, 0xdb, 0x0d, 0x66, 0x19, 0x00][..], // imul ebx, ebx, 1664525
+        &[0x81, 0xc3, 0x5f, 0xf3, 0x6e, 0x3c],     // add ebx, 1013904223
+        &[0x89, 0xd9, 0xc1, 0xf9, 0x0b, 0x83, 0xc9, 0x41], // mov ecx, ebx; sar ecx, 11; or ecx, 65
+        &[0x89, 0xd8, 0x99, 0xf7, 0xf9],           // mov eax, ebx; cdq; idiv ecx
+        &[0x01, 0xc6, 0x31, 0xd6],                 // add esi, eax; xor esi, edx
+        &[0x89, 0xd8, 0x31, 0xd2, 0xf7, 0xf1],     // mov eax, ebx; xor edx, edx; div ecx
+        &[0x11, 0xc6, 0x31, 0xd6],                 // adc esi, eax; xor esi, edx
+        &[0x89, 0x0d, 0x00, 0x50, 0x00, 0x00],     // mov [0x5000], ecx
+        &[0x66, 0xc1, 0x2d, 0x00, 0x50, 0x00, 0x00, 0x08], // shr word [0x5000], 8
+        &[0x66, 0x83, 0x0d, 0x00, 0x50, 0x00, 0x00, 0x02], // or word [0x5000], 2
+        &[0x66, 0x89, 0xd8, 0x66, 0x99],           // mov ax, bx; cwd
+        &[0x66, 0xf7, 0x3d, 0x00, 0x50, 0x00, 0x00], // idiv word [0x5000]
+        &[0x01, 0xc6, 0x31, 0xd6],                 // add esi, eax; xor esi, edx
+        &[0x0f, 0xb6, 0xc3, 0xb1, 0x7b, 0xf6, 0xf1], // movzx eax, bl; mov cl, 123; div cl
+        &[0x01, 0xc6],                             // add esi, eax
+    ];
+    agree(&forever(program.concat()), &[]);
+}
