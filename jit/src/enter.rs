@@ -48,10 +48,8 @@ impl Entrance {
         f.ins().call_indirect(region, arguments[4], &arguments[..4]);
         f.ins().return_(&[]);
         f.finalize(module.target_config());
-        let id = module
-            .declare_anonymous_function(&context.func.signature)
-            .and_then(|id| module.define_function(id, &mut context).map(|()| id))
-            .map_err(Box::new)?;
+        let id = module.declare_anonymous_function(&context.func.signature).map_err(Box::new)?;
+        module.define_function(id, &mut context).map_err(Box::new)?;
         module.clear_context(&mut context);
         module.finalize_definitions().map_err(Box::new)?;
         let code = module.get_finalized_function(id);

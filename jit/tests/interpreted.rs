@@ -40,7 +40,7 @@ impl Bus for Ports {
 fn core(program: &[u8]) -> Core {
     let mut map = PhysMap::new(Ram::new(RAM).expect("RAM"));
     map.add_ram(GuestPhys(0), RAM).expect("free");
-    let data: Vec<u8> = (0..0x2000_u32).map(|n| (n * n >> 9) as u8).collect();
+    let data: Vec<u8> = (0..0x2000_u32).map(|n| ((n * n) >> 9) as u8).collect();
     map.write_slice(GuestPhys(DATA), &data).expect("RAM");
     map.write_slice(GuestPhys(CODE), program).expect("RAM");
     let model = CpuModel::by_name("max").expect("a model");

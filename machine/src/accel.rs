@@ -19,6 +19,17 @@ pub enum AccelKind {
     Jit,
 }
 
+impl AccelKind {
+    /// What runs if nothing is said: the translator, where it knows the host.
+    pub const fn of_this_host() -> AccelKind {
+        if cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+            AccelKind::Jit
+        } else {
+            AccelKind::Interp
+        }
+    }
+}
+
 /// An accelerator with settings, written as `interp:slice=1000` or `jit:threshold=1`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineSpec {
@@ -114,6 +125,11 @@ pub trait Accelerator: Send {
     /// `at` is dropped.
     fn invalidate_code(&mut self, at: GuestPhys, len: u64);
 
+    /// Whether part of the guest's code is translated.
+    fn translates(&self) -> bool {
+        false
+    }
+
     /// What the engine has done, for people, if it has been told to count.
     fn report(&self) -> Option<String> {
         None
@@ -129,6 +145,10 @@ pub trait Accelerator: Send {
 }
 
 impl<T: Tier> Accelerator for Interpreter<T> {
+    fn translates(&self) -> bool {
+        T::TRANSLATES
+    }
+
     fn run(&mut self, budget: u64) -> Stop {
         Interpreter::run(self, budget)
     }
@@ -157,6 +177,10 @@ struct Sliced {
 }
 
 impl Accelerator for Sliced {
+    fn translates(&self) -> bool {
+        self.engine.translates()
+    }
+
     fn run(&mut self, budget: u64) -> Stop {
         let end = self.core().now().saturating_add(budget);
         loop {

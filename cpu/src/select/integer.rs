@@ -288,8 +288,8 @@ fn movement<B: Backend, M: Memory>(i: &Instruction) -> Option<Bound<B>> {
         Mnemonic::Lea => sized!(width(i, 0), lea::<B>),
         Mnemonic::Xchg => match (kind(i, 0), kind(i, 1)) {
             (Kind::Reg, Kind::Reg) => sized!(width(i, 0), xchg_registers::<B>),
-            (Kind::Reg, _) => exchange::<B, M, 0>(i),
-            _ => exchange::<B, M, 1>(i),
+            (Kind::Reg, _) => exchange::<B, 0>(i),
+            _ => exchange::<B, 1>(i),
         },
         Mnemonic::Bswap => sized!(width(i, 0), bswap::<B>),
         Mnemonic::Movbe if kind(i, 0) == Kind::Reg => sized!(width(i, 0), movbe::<B, R0, M>),
@@ -322,7 +322,7 @@ fn movement<B: Backend, M: Memory>(i: &Instruction) -> Option<Bound<B>> {
     })
 }
 
-fn exchange<B: Backend, M: Memory, const N: usize>(i: &Instruction) -> Bound<B> {
+fn exchange<B: Backend, const N: usize>(i: &Instruction) -> Bound<B> {
     match width(i, 0) {
         Width::W8 => Bound::full(xchg_memory::<B, N, S8>),
         Width::W16 => Bound::full(xchg_memory::<B, N, S16>),

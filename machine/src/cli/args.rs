@@ -107,7 +107,7 @@ pub(super) struct RunArguments {
     #[command(flatten)]
     pub(super) machine: MachineArguments,
 
-    /// What executes the guest's code [default: interp]
+    /// What executes the guest's code [default: jit where there is a translator for the host]
     #[arg(long, value_enum, value_name = "ENGINE")]
     pub(super) accel: Option<AccelKind>,
 

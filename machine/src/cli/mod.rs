@@ -75,7 +75,7 @@ fn refuse(why: &str) -> ExitCode {
 /// Everything that can be wrong with the command line and its files, before the terminal is
 /// touched or a file written.
 fn prepare(run: &RunArguments) -> Result<(Machine, Option<RawTerminal>)> {
-    let mut accel = EngineSpec::from(run.accel.unwrap_or(AccelKind::Interp));
+    let mut accel = EngineSpec::from(run.accel.unwrap_or(AccelKind::of_this_host()));
     accel.jit = JitConfig {
         threshold: run.jit_threshold,
         cache_bytes: run.jit_cache_size as usize,

@@ -33,6 +33,8 @@ pub struct CrashReport {
     pub walks: Vec<Walk>,
     /// The last control transfers, oldest first.
     pub transfers: Vec<TransferLine>,
+    /// No transfer is missing: translated code, if there is any, does not record its own.
+    pub transfers_complete: bool,
 }
 
 /// An exception in the chain of causes.
@@ -84,7 +86,8 @@ impl CrashReport {
             .map(|transfer| TransferLine { from: transfer.from, to: transfer.to, at: transfer.at })
             .collect();
         let instructions = machine.retired();
-        Self { instructions, chain, registers, code, bytes, walks, transfers }
+        let transfers_complete = !machine.accel.translates();
+        Self { instructions, chain, registers, code, bytes, walks, transfers, transfers_complete }
     }
 }
 

@@ -30,6 +30,12 @@ impl Display for CrashReport {
             for transfer in &self.transfers {
                 writeln!(f, "{:>16}  {:016x} -> {:016x}", transfer.at, transfer.from, transfer.to)?;
             }
+            if !self.transfers_complete {
+                writeln!(
+                    f,
+                    "those inside translated code are missing: --accel interp has them all"
+                )?;
+            }
         }
         heading(f, &format!("after {} instructions", self.instructions))
     }
