@@ -130,6 +130,11 @@ impl JumpKey {
     /// The bits of [`JumpKey::number`] that stand for the mode.
     pub const MODE_BITS: u64 = 0xffff;
 
+    /// Whether both are of one mode.
+    fn same_mode(self, other: JumpKey) -> bool {
+        (self.0 ^ other.0) & 0xffff == 0
+    }
+
     /// The key as a number: equal keys, and no others, have the same.
     pub fn number(self) -> u64 {
         self.0
@@ -234,6 +239,20 @@ impl<B: Backend> BlockCache<B> {
     pub fn by_jump(&self, ip: u64, key: JumpKey) -> Option<BlockId> {
         let jump = &self.jumps[Self::slot(ip)];
         (jump.leads(ip, key) && self.lives(jump.block)).then_some(jump.block)
+    }
+
+    /// The block that was last remembered for linear address `ip`, under another key of the same
+    /// mode, if it begins at `place`: it is remembered under `key` from now on.
+    pub fn renew(&mut self, ip: u64, key: JumpKey, place: GuestPhys) -> Option<BlockId> {
+        let jump = self.jumps[Self::slot(ip)];
+        let holds = jump.ip == ip
+            && jump.key.same_mode(key)
+            && self.lives(jump.block)
+            && self.get(jump.block).place == Some(place);
+        if holds {
+            self.jumps[Self::slot(ip)].key = key;
+        }
+        holds.then_some(jump.block)
     }
 
     /// As [`BlockCache::by_jump`], where execution comes from block `from`.

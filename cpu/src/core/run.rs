@@ -122,12 +122,22 @@ impl<T: Tier> Interpreter<T> {
     /// Interprets blocks as [`Interpreter::run_blocks`] says, up to one that is translated now.
     #[inline(always)]
     fn interpret_blocks(&mut self) -> Interpreted {
-        let core = &mut self.core;
         // Within a block, only what ends one that `checks` changes the mode or the mappings of code.
-        let key = core.jump_key();
-        let mut at = core.code_address(core.vcpu.regs[RIP as usize]);
+        let mut key = self.core.jump_key();
+        let mut at = self.core.code_address(self.core.vcpu.regs[RIP as usize]);
         let mut next = self.blocks.by_jump(at.0, key);
-        while let Some(id) = next {
+        loop {
+            let id = match next {
+                Some(id) => id,
+                None => match self.find_next(at) {
+                    Some(id) => id,
+                    None => return Interpreted::Stuck,
+                },
+            };
+            let core = &mut self.core;
+            if next.is_none() {
+                key = core.jump_key();
+            }
             let block = self.blocks.get(id);
             if T::TRANSLATES && !self.short {
                 if let (0, Some(place)) = (block.patience.get(), block.place) {
@@ -139,14 +149,32 @@ impl<T: Tier> Interpreter<T> {
                 block.patience.set(block.patience.get().saturating_sub(1));
             }
             if !core.fits(block) {
-                break;
+                return Interpreted::Stuck;
             }
             let Some(to) = core.execute_whole(block, at) else { return Interpreted::LookAround };
             debug_assert!(key == core.jump_key(), "the block checks");
             next = self.blocks.after(id, to.0, key);
             at = to;
         }
-        Interpreted::Stuck
+    }
+
+    /// Finds or decodes the block at RIP, unless the slice is over. `None` also where
+    /// [`Interpreter::step_block`] has more to do.
+    #[cold]
+    #[inline(never)]
+    fn find_next(&mut self, at: Linear) -> Option<BlockId> {
+        if self.core.progress.retired >= self.core.progress.slice_end {
+            return None;
+        }
+        match self.find(self.core.vcpu.regs[RIP as usize], at) {
+            Ok(Found::Cached(id)) => Some(id),
+            Ok(Found::Once(_)) => None,
+            Err(_) => {
+                // It will be raised again.
+                self.core.exception = None;
+                None
+            }
+        }
     }
 
     /// Executes from RIP to the end of a block, or as far as the slice allows, but no more than
@@ -186,6 +214,11 @@ impl<T: Tier> Interpreter<T> {
         core.progress.between();
         let phys = core.fetch_address(ip, at)?;
         let (mode, key) = (core.mode, core.jump_key());
+        if let Some(id) = self.blocks.renew(at.0, key, phys)
+            && core.inside_limit(ip, self.blocks.get(id).bytes)
+        {
+            return Ok(Found::Cached(id));
+        }
         if let Some(id) = self.blocks.by_place(phys, mode)
             && core.inside_limit(ip, self.blocks.get(id).bytes)
         {
