@@ -83,7 +83,8 @@ impl Entrance {
 /// [`restore_mxcsr`] and this: the slow path and [`status_of`] do not compute, the interpreter may.
 fn load_guest_mxcsr(core: &Core) {
     let guest = core.vcpu.mxcsr;
-    if guest & mxcsr::MASKS == mxcsr::MASKS && guest != mxcsr::DEFAULT {
+    // Flags that Rust code has raised meanwhile are not the guest's.
+    if guest & mxcsr::MASKS == mxcsr::MASKS && current_mxcsr() != guest {
         set_mxcsr(guest);
     }
 }

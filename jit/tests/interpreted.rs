@@ -189,3 +189,14 @@ fn divisions() {
     ];
     agree(&forever(program.concat()), &[]);
 }
+
+#[test]
+fn what_the_host_has_raised_is_not_the_guests() {
+    let third = std::hint::black_box(1.0_f64) / std::hint::black_box(3.0);
+    assert!(third > 0.3, "inexact");
+    let program = forever([0x43, 0xdb, 0xe3].to_vec()); // inc ebx; fninit
+    let config = JitConfig { threshold: 1, ..JitConfig::default() };
+    let jit = Jit::new(config).expect("a host with a translator");
+    let (vcpu, ..) = run(Interpreter::with_tier(core(&program), jit), 100);
+    assert_eq!(vcpu.mxcsr, 0x1f80);
+}
