@@ -1,4 +1,4 @@
-//! What users may look at: each region as text, and a map of the code for Linux's `perf`.
+//! What users may look at: each region as text, and a map of the code in the form of Linux's `perf`.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -16,7 +16,7 @@ use crate::plan::Plan;
 pub struct DumpConfig {
     /// A directory that gets a file for each region: guest code, Cranelift's IR, host code.
     pub directory: Option<PathBuf>,
-    /// Write `/tmp/perf-PID.map`, in which `perf` finds the names of code made at run time.
+    /// Write `/tmp/perf-PID.map`, as `perf` wants it for code made at run time.
     pub perf_map: bool,
 }
 

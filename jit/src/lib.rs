@@ -1,11 +1,14 @@
-//! Where translated guest code will live.
+//! The second tier: hot guest code becomes host code, by the semantics of `brolga-cpu` on
+//! Cranelift's function builder.
 //!
-//! Nothing is translated yet: the interpreter runs every guest, and a translator (the semantics of
-//! `brolga-cpu`, instantiated with Cranelift's function builder) is a later milestone. What exists
-//! is its foundation, [`CodeArena`]: memory of a fixed size that takes position-independent
-//! machine code, makes it executable, and gets it back in pieces or as a whole.
+//! - [`Jit`] (`tier.rs`): the regions there are, how they are found, and what ends them.
+//! - `plan.rs`, `survey.rs`: what becomes one region, and what is known of it beforehand.
+//! - `translate`: from a plan to Cranelift's IR; `compile.rs`: from there to machine code.
+//! - `jump.rs`, `interpreted.rs`: what translated code looks up while it runs.
+//! - [`CodeArena`] (`arena.rs`): memory for machine code; `enter.rs`: the way in and out.
+//! - `dump.rs`, `stats.rs`: what users may look at.
 //!
-//! `unsafe` is confined to the module `arena`.
+//! `unsafe` is confined to the modules `arena`, `enter` and `operations`.
 
 mod arena;
 mod compile;

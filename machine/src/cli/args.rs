@@ -123,7 +123,7 @@ pub(super) struct RunArguments {
     #[arg(long, value_name = "DIR")]
     pub(super) jit_dump: Option<PathBuf>,
 
-    /// Write /tmp/perf-PID.map, in which Linux's perf finds the guest addresses of translated code
+    /// Write /tmp/perf-PID.map: host address, length and guest addresses of translated code
     #[arg(long)]
     pub(super) jit_perf_map: bool,
 
