@@ -284,9 +284,11 @@ impl Jit {
 }
 
 /// Whether a near jump from code around `at` stays canonical: translated code does not look.
-fn far_from_the_edge(at: Linear) -> bool {
+fn far_from_the_edge(mode: Mode, at: Linear) -> bool {
     const REACH: u64 = (1 << 31) + PAGE_SIZE;
-    is_canonical(at.0.wrapping_sub(REACH)) && is_canonical(at.0.wrapping_add(REACH))
+    let inside =
+        || is_canonical(at.0.wrapping_sub(REACH)) && is_canonical(at.0.wrapping_add(REACH));
+    !mode.has(Mode::CODE64) || inside()
 }
 
 impl Tier for Jit {
@@ -297,7 +299,7 @@ impl Tier for Jit {
     }
 
     fn resume(&mut self, core: &mut Core, at: Linear, ip: u64) -> Left {
-        if core.mode().has(Mode::CODE64) && !far_from_the_edge(at) {
+        if !far_from_the_edge(core.mode(), at) {
             return Left::NotEntered;
         }
         let Some(code) = self.find(core, at) else { return Left::NotEntered };
@@ -336,9 +338,7 @@ impl Tier for Jit {
         at: Linear,
     ) -> bool {
         let mode = core.mode();
-        let possible = !mode.has(Mode::ALIGNMENT_CHECKED)
-            && (!mode.has(Mode::CODE64) || far_from_the_edge(at));
-        if !possible {
+        if mode.has(Mode::ALIGNMENT_CHECKED) || !far_from_the_edge(mode, at) {
             return false;
         }
         if self.jumps.find(at, core).is_some() {

@@ -129,10 +129,8 @@ impl Translator<'_> {
         let v = match self.state(flags) {
             State::Produced { op, w, r, a, b, exact } => {
                 let p = Producer { op, w, r, a, b, exact };
-                if let Some((cc, x, y)) = self.comparison(&p, base) {
-                    let cc = if negated { cc.complement() } else { cc };
-                    let (x, y) = (self.narrow(x, w), self.narrow(y, w));
-                    return self.f.ins().icmp(cc, x, y);
+                if let Some(flag) = self.compared(&p, base, negated) {
+                    return flag;
                 }
                 if let (FlagOp::Bits, Kind::Compared(a, b)) = (op, self.kind(r)) {
                     return self.compared_flag(a, b, base, negated);
@@ -148,6 +146,14 @@ impl Translator<'_> {
             State::Untouched | State::Merged { .. } => self.unknown_flag(flags, base),
         };
         if negated { self.f.ins().bxor_imm_u(v, 1) } else { v }
+    }
+
+    /// The condition, or its negation, by one comparison, where it is one.
+    fn compared(&mut self, p: &Producer, base: Base, negated: bool) -> Option<Value> {
+        let (cc, x, y) = self.comparison(p, base)?;
+        let cc = if negated { cc.complement() } else { cc };
+        let (x, y) = (self.narrow(x, p.w), self.narrow(y, p.w));
+        Some(self.f.ins().icmp(cc, x, y))
     }
 
     /// The condition as one comparison, where it is one.
@@ -181,9 +187,8 @@ impl Translator<'_> {
     }
 
     fn produced_flag(&mut self, p: &Producer, base: Base) -> Value {
-        if let Some((cc, x, y)) = self.comparison(p, base) {
-            let (x, y) = (self.narrow(x, p.w), self.narrow(y, p.w));
-            return self.f.ins().icmp(cc, x, y);
+        if let Some(flag) = self.compared(p, base, false) {
+            return flag;
         }
         if p.op == FlagOp::Bits {
             if let Kind::Compared(a, b) = self.kind(p.r) {
@@ -233,9 +238,8 @@ impl Translator<'_> {
     }
 
     fn carry(&mut self, p: &Producer) -> Value {
-        if let Some((cc, x, y)) = self.comparison(p, Base::Below) {
-            let (x, y) = (self.narrow(x, p.w), self.narrow(y, p.w));
-            return self.f.ins().icmp(cc, x, y);
+        if let Some(flag) = self.compared(p, Base::Below, false) {
+            return flag;
         }
         match p.op {
             FlagOp::Add | FlagOp::Sub => self.carry_chain(p),
