@@ -19,8 +19,8 @@ use crate::jump::{JumpEntry, set_key, slot};
 use crate::operations;
 use crate::translate::{GO_ON, Reason, region_signature};
 
-/// Calls a region: the core, the TLB's table, IP, instructions left, the region's address.
-type Trampoline = unsafe extern "sysv64" fn(*mut Core, u64, u64, u64, u64);
+/// Calls a region: the core, the TLB's table, instructions left, the region's address.
+type Trampoline = unsafe extern "sysv64" fn(*mut Core, u64, u64, u64);
 
 /// What all regions need of the host, made once.
 pub(crate) struct Entrance {
@@ -35,7 +35,7 @@ impl Entrance {
         let mut module = JITModule::new(builder);
         let mut context = module.make_context();
         let mut signature = Signature::new(CallConv::SystemV);
-        signature.params.extend([AbiParam::new(types::I64); 5]);
+        signature.params.extend([AbiParam::new(types::I64); 4]);
         context.func.signature = signature;
         let mut memory = FunctionBuilderContext::new();
         let mut f = FunctionBuilder::new(&mut context.func, &mut memory);
@@ -45,7 +45,7 @@ impl Entrance {
         f.switch_to_block(block);
         f.seal_block(block);
         let arguments = f.block_params(block).to_vec();
-        f.ins().call_indirect(region, arguments[4], &arguments[..4]);
+        f.ins().call_indirect(region, arguments[3], &arguments[..3]);
         f.ins().return_(&[]);
         f.finalize(module.target_config());
         let id = module.declare_anonymous_function(&context.func.signature).map_err(Box::new)?;
@@ -60,8 +60,8 @@ impl Entrance {
         Ok(Entrance { trampoline, _module: module })
     }
 
-    /// Runs the region at `code` with `left` instructions of the slice left.
-    pub(crate) fn run(&self, core: &mut Core, code: *const u8, ip: u64, left: u64) {
+    /// Runs the region at `code`, which is that for RIP, with `left` instructions of the slice left.
+    pub(crate) fn run(&self, core: &mut Core, code: *const u8, left: u64) {
         core.translated.slow_path = slow_path as *const () as u64;
         core.translated.status = status_of as *const () as u64;
         core.translated.operations = operations::table_address();
@@ -72,7 +72,7 @@ impl Entrance {
         // the core's own fields, the TLB's current table, the jump cache and the link cells that
         // the caller has put into `core.translated`, and guest RAM through hits in the TLB.
         // Nothing but the slow path touches the core meanwhile, through the same pointer.
-        unsafe { (self.trampoline)(core, table, ip, left, code as u64) }
+        unsafe { (self.trampoline)(core, table, left, code as u64) }
         restore_mxcsr(core);
     }
 }

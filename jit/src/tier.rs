@@ -298,7 +298,7 @@ impl Tier for Jit {
         self.config.threshold
     }
 
-    fn resume(&mut self, core: &mut Core, at: Linear, ip: u64) -> Left {
+    fn resume(&mut self, core: &mut Core, at: Linear) -> Left {
         if !far_from_the_edge(core.mode(), at) {
             return Left::NotEntered;
         }
@@ -309,7 +309,7 @@ impl Tier for Jit {
         core.translated.cells = self.jumps.cells_address();
         self.stats.entries += 1;
         let left = core.left_in_slice();
-        self.entrance.run(core, code as *const u8, ip, left);
+        self.entrance.run(core, code as *const u8, left);
         core.retire_until_left(core.translated.budget);
         let reason = Reason::from_number(core.translated.exit);
         self.stats.leaves[reason as usize] += 1;

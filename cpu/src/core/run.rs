@@ -114,9 +114,8 @@ impl<T: Tier> Interpreter<T> {
         if !T::TRANSLATES || self.short {
             return Left::NotEntered;
         }
-        let ip = self.core.vcpu.regs[RIP as usize];
-        let at = self.core.code_address(ip);
-        self.tier.resume(&mut self.core, at, ip)
+        let at = self.core.code_address(self.core.vcpu.regs[RIP as usize]);
+        self.tier.resume(&mut self.core, at)
     }
 
     /// Interprets blocks as [`Interpreter::run_blocks`] says, up to one that is translated now.

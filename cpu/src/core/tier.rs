@@ -30,7 +30,7 @@ pub trait Tier: Send {
     fn threshold(&self) -> u32;
 
     /// Executes the translated code at `at`, which is `ip` in CS, if there is some.
-    fn resume(&mut self, core: &mut Core, at: Linear, ip: u64) -> Left;
+    fn resume(&mut self, core: &mut Core, at: Linear) -> Left;
 
     /// Translates the code that begins with the block at `place`, now mapped at `at`: there
     /// [`Tier::resume`] finds it. False if that cannot be.
@@ -68,7 +68,7 @@ impl Tier for NoTier {
         u32::MAX
     }
 
-    fn resume(&mut self, _: &mut Core, _: Linear, _: u64) -> Left {
+    fn resume(&mut self, _: &mut Core, _: Linear) -> Left {
         Left::NotEntered
     }
 

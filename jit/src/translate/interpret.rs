@@ -18,8 +18,9 @@ pub(crate) const GO_ON: u64 = 1;
 
 impl Translator<'_> {
     /// Has the interpreter execute the current instruction, the last of
-    /// [`Translator::interpreted`]. `reload`: what matters afterwards; `None` if the region ends.
-    pub(super) fn interpret(&mut self, reload: Option<&Live>) {
+    /// [`Translator::interpreted`]. `next`: the next one's distance from the region's entry;
+    /// `reload`: what matters afterwards; `None` if the region ends.
+    pub(super) fn interpret(&mut self, next: i64, reload: Option<&Live>) {
         let number = self.request.numbers[self.interpreted.len() - 1];
         let snapshot = self.snapshot();
         self.store_state(&snapshot);
@@ -42,11 +43,13 @@ impl Translator<'_> {
         self.f.ins().brif(go_on, on, &[], resume, &[answer.into()]);
         self.f.seal_block(on);
         self.f.switch_to_block(on);
-        self.after_interpreted(reload);
+        self.after_interpreted(next, reload);
     }
 
-    /// The vCPU holds the whole state.
-    fn after_interpreted(&mut self, reload: &Live) {
+    /// The vCPU holds the whole state, and the RIP of the next instruction.
+    fn after_interpreted(&mut self, next: i64, reload: &Live) {
+        let entry = self.ip_plus(-next);
+        self.f.ins().store(trusted(), entry, self.core, at(RIP_FIELD));
         self.vectors = [None; 16];
         self.load_registers(reload.regs, reload.vectors);
         (self.dirty, self.vector_dirty) = (0, 0);
@@ -56,7 +59,7 @@ impl Translator<'_> {
         self.pending = 0;
     }
 
-    fn load_field(&mut self, field: usize) -> Value {
+    pub(super) fn load_field(&mut self, field: usize) -> Value {
         self.f.ins().load(types::I64, trusted(), self.core, at(field))
     }
 
@@ -80,9 +83,8 @@ impl Translator<'_> {
         self.f.switch_to_block(leave);
         self.f.ins().return_(&[]);
         self.f.switch_to_block(go);
-        let [tlb, ip, left] =
-            [offset::TLB, RIP_FIELD, offset::BUDGET].map(|field| self.load_field(field));
-        let arguments = [self.core, tlb, ip, left];
+        let [tlb, left] = [offset::TLB, offset::BUDGET].map(|field| self.load_field(field));
+        let arguments = [self.core, tlb, left];
         self.f.ins().return_call_indirect(self.signatures.region, code, &arguments);
     }
 }

@@ -160,10 +160,17 @@ impl Translator<'_> {
 
     /// Stores RIP and the count.
     pub(super) fn store_position(&mut self, ip: Node, snapshot: &Snapshot) {
-        let ip = self.wide(ip);
-        self.f.ins().store(trusted(), ip, self.core, at(RIP_FIELD));
+        self.store_ip(ip);
         let budget = self.budget_after(snapshot);
         self.f.ins().store(trusted(), budget, self.core, at(offset::BUDGET));
+    }
+
+    /// Stores RIP: the last thing that is done with IPs before the region is left.
+    fn store_ip(&mut self, ip: Node) {
+        if self.kind(ip) != Kind::Ip(0) {
+            let ip = self.wide(ip);
+            self.f.ins().store(trusted(), ip, self.core, at(RIP_FIELD));
+        }
     }
 
     fn budget_after(&mut self, snapshot: &Snapshot) -> Value {
@@ -337,9 +344,9 @@ impl Translator<'_> {
     /// Stores the state and runs another region.
     fn tail_call(&mut self, code: Value, ip: Node, snapshot: &Snapshot) {
         self.store_state(snapshot);
-        let ip = self.wide(ip);
+        self.store_ip(ip);
         let budget = self.budget_after(snapshot);
-        let arguments = [self.core, self.tlb, ip, budget];
+        let arguments = [self.core, self.tlb, budget];
         self.f.ins().return_call_indirect(self.signatures.region, code, &arguments);
     }
 }

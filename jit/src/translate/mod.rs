@@ -1,9 +1,10 @@
 //! From a [`Plan`] to Cranelift's IR: the semantics of `brolga-cpu`, instantiated with a function
 //! builder.
 //!
-//! A region is a function of Cranelift's tail-call convention with four arguments: the core, the
-//! TLB's table, the IP at which it is entered, and the instructions left in the slice. It knows no
-//! address, guest's or host's: guest addresses come from the IP, host addresses through the core.
+//! A region is a function of Cranelift's tail-call convention with three arguments: the core, the
+//! TLB's table, and the instructions left in the slice. While it runs, the RIP slot holds the IP at
+//! which it was entered. It knows no address, guest's or host's: guest addresses come from that IP,
+//! host addresses through the core.
 //! It ends in a tail call of another region, or returns, with the state stored, to whoever
 //! called the first one.
 
@@ -69,7 +70,7 @@ pub(crate) struct Request<'a> {
 /// The signature of regions.
 pub(crate) fn region_signature() -> Signature {
     let mut signature = Signature::new(CallConv::Tail);
-    signature.params.extend([AbiParam::new(types::I64); 4]);
+    signature.params.extend([AbiParam::new(types::I64); 3]);
     signature
 }
 
@@ -113,7 +114,6 @@ pub(crate) struct Translator<'a> {
     request: &'a Request<'a>,
     core: Value,
     tlb: Value,
-    ip: Value,
     code64: bool,
     code16: bool,
     cs_flat: bool,
@@ -216,8 +216,8 @@ impl<'a> Translator<'a> {
         f.append_block_params_for_function_params(entry);
         f.switch_to_block(entry);
         f.seal_block(entry);
-        let [core, tlb, ip, left] = f.block_params(entry)[..] else {
-            unreachable!("a region has four parameters")
+        let [core, tlb, left] = f.block_params(entry)[..] else {
+            unreachable!("a region has three parameters")
         };
         let gprs = std::array::from_fn(|_| f.declare_var(types::I64));
         let xmms = vector::homes(&mut f, request.plan);
@@ -239,7 +239,6 @@ impl<'a> Translator<'a> {
             },
             core,
             tlb,
-            ip,
             code64: mode.has(Mode::CODE64),
             code16: mode.bitness() == 16,
             cs_flat: mode.has(Mode::CS_FLAT),
@@ -301,11 +300,12 @@ impl<'a> Translator<'a> {
         let first = plan.pieces().map(|(start, _)| i64::from(start)).min().unwrap_or(entry);
         let last = plan.pieces().map(|(_, end)| i64::from(end)).max().unwrap_or(entry);
         let limit = self.segment_limit(brolga_cpu::vcpu::SegReg::Cs as usize);
-        let end = self.f.ins().iadd_imm_u(self.ip, last - entry - 1);
+        let ip = self.load_field(leave::RIP_FIELD);
+        let end = self.f.ins().iadd_imm_u(ip, last - entry - 1);
         let beyond = self.f.ins().icmp(IntCC::UnsignedGreaterThan, end, limit);
         let top = if self.code16 { 0xffff } else { 0xffff_ffff };
         let wraps = self.f.ins().icmp_imm_u(IntCC::UnsignedGreaterThan, end, top);
-        let below = self.f.ins().icmp_imm_u(IntCC::UnsignedLessThan, self.ip, entry - first);
+        let below = self.f.ins().icmp_imm_u(IntCC::UnsignedLessThan, ip, entry - first);
         let bad = self.f.ins().bor(beyond, wraps);
         let bad = self.f.ins().bor(bad, below);
         self.leave_if(bad);
@@ -340,7 +340,8 @@ impl<'a> Translator<'a> {
             if effects.interpreted {
                 let needs = block.longest - 1 - n as u64;
                 self.interpreted.push(ForInterpreter { at: block.start + op.insn.at, needs });
-                self.interpret(reloads.next().filter(|_| effects.transfer.is_none()));
+                let next = self.block_at + i64::from(op.insn.next);
+                self.interpret(next, reloads.next().filter(|_| effects.transfer.is_none()));
             } else {
                 let Ok(()) = (op.handler)(self, &op.insn);
                 self.finish_insn();

@@ -10,6 +10,7 @@ use cranelift_codegen::ir::{InstBuilder, Type, Value, types};
 
 use super::Translator;
 use super::flags::FlagsId;
+use super::leave::RIP_FIELD;
 
 /// An integer, zero-extended from its width, or a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -236,11 +237,12 @@ impl Translator<'_> {
     }
 
     /// The IP at the region's entry plus `by`. Outside 64-bit mode it has 32 bits.
-    fn ip_plus(&mut self, by: i64) -> Value {
+    pub(super) fn ip_plus(&mut self, by: i64) -> Value {
+        let ip = self.load_field(RIP_FIELD);
         if self.code64 {
-            return if by == 0 { self.ip } else { self.f.ins().iadd_imm_s(self.ip, by) };
+            return if by == 0 { ip } else { self.f.ins().iadd_imm_s(ip, by) };
         }
-        let ip = self.f.ins().ireduce(types::I32, self.ip);
+        let ip = self.f.ins().ireduce(types::I32, ip);
         let by = self.f.ins().iconst(types::I32, i64::from(by as u32));
         let sum = self.f.ins().iadd(ip, by);
         self.f.ins().uextend(types::I64, sum)
