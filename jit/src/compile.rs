@@ -7,6 +7,7 @@ use cranelift_codegen::settings::{self, Configurable, SetError};
 use cranelift_codegen::{CodegenError, Context};
 use cranelift_frontend::FunctionBuilderContext;
 
+use crate::frame;
 use crate::translate::{ForInterpreter, Links, Request, translate};
 
 /// Why there is no code.
@@ -21,6 +22,19 @@ pub enum CompileError {
     /// Cranelift failed.
     #[error("Cranelift: {0}")]
     Codegen(#[from] Box<CodegenError>),
+    /// The code cannot share the regions' stack frame.
+    #[error("the code does not fit the frame of regions")]
+    Frame,
+}
+
+/// A translated region.
+pub(crate) struct Compiled {
+    /// Position-independent machine code.
+    pub(crate) code: Vec<u8>,
+    /// Where in it to enter.
+    pub(crate) entry: usize,
+    pub(crate) links: Links,
+    pub(crate) interpreted: Vec<ForInterpreter>,
 }
 
 /// A compiler and the memory it works in.
@@ -57,11 +71,8 @@ impl Compiler {
         Ok(Compiler { isa, context: Context::new(), builder: FunctionBuilderContext::new() })
     }
 
-    /// Translates a region to position-independent machine code.
-    pub(crate) fn compile(
-        &mut self,
-        request: &Request<'_>,
-    ) -> Result<(Vec<u8>, Links, Vec<ForInterpreter>), CompileError> {
+    /// Translates a region.
+    pub(crate) fn compile(&mut self, request: &Request<'_>) -> Result<Compiled, CompileError> {
         self.context.clear();
         let frontend = self.isa.frontend_config();
         let (links, interpreted) =
@@ -71,7 +82,10 @@ impl Compiler {
             .compile(&*self.isa, &mut Default::default())
             .map_err(|error| Box::new(error.inner))?;
         debug_assert!(compiled.buffer.relocs().is_empty(), "code without addresses");
-        Ok((compiled.code_buffer().to_vec(), links, interpreted))
+        let mut code = compiled.code_buffer().to_vec();
+        let sites = compiled.buffer.call_sites().map(|site| site.ret_addr as usize);
+        let entry = frame::share(&mut code, sites).ok_or(CompileError::Frame)?;
+        Ok(Compiled { code, entry, links, interpreted })
     }
 
     /// The IR of the region last compiled, as text.

@@ -5,21 +5,22 @@ use std::arch::asm;
 use std::sync::Arc;
 
 use brolga_cpu::core::Core;
-use brolga_cpu::core::translated::status_of;
+use brolga_cpu::core::translated::{offset, status_of};
 use brolga_cpu::vcpu::RIP;
 use brolga_cpu::vector::mxcsr;
-use cranelift_codegen::ir::{AbiParam, InstBuilder, Signature, types};
+use cranelift_codegen::ir::{AbiParam, InstBuilder, MemFlagsData, Signature, types};
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_jit::{JITBuilder, JITModule};
 use cranelift_module::{Linkage, Module, ModuleError};
 
+use crate::frame::{FRAME, SAVED};
 use crate::interpreted::Interpreted;
 use crate::jump::{JumpEntry, set_key, slot};
 use crate::operations;
-use crate::translate::{GO_ON, Reason, region_signature};
+use crate::translate::{GO_ON, PASSED, Reason, region_signature};
 
-/// Calls a region: the core, the TLB's table, instructions left, the region's address.
+/// Calls [`begin`]: the core, the TLB's table, instructions left, the address of [`begin`].
 type Trampoline = unsafe extern "sysv64" fn(*mut Core, u64, u64, u64);
 
 /// What all regions need of the host, made once.
@@ -44,8 +45,15 @@ impl Entrance {
         f.append_block_params_for_function_params(block);
         f.switch_to_block(block);
         f.seal_block(block);
-        let arguments = f.block_params(block).to_vec();
-        f.ins().call_indirect(region, arguments[3], &arguments[..3]);
+        let [core, tlb, left, begin] = f.block_params(block).to_vec()[..] else {
+            unreachable!("the trampoline has these parameters")
+        };
+        let mut arguments = vec![core, tlb, left];
+        for r in PASSED {
+            let field = (offset::REGS + 8 * r) as i32;
+            arguments.push(f.ins().load(types::I64, MemFlagsData::trusted(), core, field));
+        }
+        f.ins().call_indirect(region, begin, &arguments);
         f.ins().return_(&[]);
         f.finalize(module.target_config());
         let id = module.declare_anonymous_function(&context.func.signature).map_err(Box::new)?;
@@ -61,9 +69,11 @@ impl Entrance {
     }
 
     /// Runs the region at `code`, which is that for RIP, with `left` instructions of the slice left.
-    pub(crate) fn run(&self, core: &mut Core, code: *const u8, left: u64) {
+    pub(crate) fn run(&self, core: &mut Core, code: u64, left: u64) {
         core.translated.slow_path = slow_path as *const () as u64;
-        core.translated.status = status_of as *const () as u64;
+        core.translated.code = code;
+        core.translated.leave = leave as *const () as u64;
+        core.translated.status = status as *const () as u64;
         core.translated.operations = operations::table_address();
         core.translated.interpret = interpret as *const () as u64;
         let table = core.tlb_table();
@@ -72,7 +82,7 @@ impl Entrance {
         // the core's own fields, the TLB's current table, the jump cache and the link cells that
         // the caller has put into `core.translated`, and guest RAM through hits in the TLB.
         // Nothing but the slow path touches the core meanwhile, through the same pointer.
-        unsafe { (self.trampoline)(core, table, left, code as u64) }
+        unsafe { (self.trampoline)(core, table, left, begin as *const () as u64) }
         restore_mxcsr(core);
     }
 }
@@ -156,70 +166,126 @@ extern "sysv64" fn access(core: &mut Core) {
     core.translated_access();
 }
 
-/// The slow path as regions call it (Cranelift's `preserve_all`): no register changes, so that
-/// the fast path beside it keeps its values where they are. Saves what the host's ABI lets
-/// `access` change: System V psABI for AMD64, 3.2.1.
+/// What the thunk for status flags calls.
+extern "sysv64" fn compute_status(core: &mut Core, r: u64, a: u64, b: u64, op: u64) {
+    core.translated.result[0] = status_of(r, a, b, op);
+}
+
+/// Makes the frame of [`crate::frame`] and enters the first region in it. All arguments stay
+/// where they are.
 #[cfg(target_arch = "x86_64")]
 #[unsafe(naked)]
-extern "C" fn slow_path() {
+extern "C" fn begin() {
     std::arch::naked_asm!(
         "push rbp",
         "mov rbp, rsp",
-        "push rax",
-        "push rcx",
-        "push rdx",
-        "push rsi",
-        "push rdi",
-        "push r8",
-        "push r9",
-        "push r10",
-        "push r11",
-        "sub rsp, 264",
-        "movaps [rsp], xmm0",
-        "movaps [rsp + 16], xmm1",
-        "movaps [rsp + 32], xmm2",
-        "movaps [rsp + 48], xmm3",
-        "movaps [rsp + 64], xmm4",
-        "movaps [rsp + 80], xmm5",
-        "movaps [rsp + 96], xmm6",
-        "movaps [rsp + 112], xmm7",
-        "movaps [rsp + 128], xmm8",
-        "movaps [rsp + 144], xmm9",
-        "movaps [rsp + 160], xmm10",
-        "movaps [rsp + 176], xmm11",
-        "movaps [rsp + 192], xmm12",
-        "movaps [rsp + 208], xmm13",
-        "movaps [rsp + 224], xmm14",
-        "movaps [rsp + 240], xmm15",
-        "call {access}",
-        "movaps xmm0, [rsp]",
-        "movaps xmm1, [rsp + 16]",
-        "movaps xmm2, [rsp + 32]",
-        "movaps xmm3, [rsp + 48]",
-        "movaps xmm4, [rsp + 64]",
-        "movaps xmm5, [rsp + 80]",
-        "movaps xmm6, [rsp + 96]",
-        "movaps xmm7, [rsp + 112]",
-        "movaps xmm8, [rsp + 128]",
-        "movaps xmm9, [rsp + 144]",
-        "movaps xmm10, [rsp + 160]",
-        "movaps xmm11, [rsp + 176]",
-        "movaps xmm12, [rsp + 192]",
-        "movaps xmm13, [rsp + 208]",
-        "movaps xmm14, [rsp + 224]",
-        "movaps xmm15, [rsp + 240]",
-        "add rsp, 264",
-        "pop r11",
-        "pop r10",
-        "pop r9",
-        "pop r8",
-        "pop rdi",
-        "pop rsi",
-        "pop rdx",
-        "pop rcx",
-        "pop rax",
+        "push rbx",
+        "push r12",
+        "push r13",
+        "push r14",
+        "push r15",
+        "sub rsp, {below}",
+        "jmp [rdi + {code}]",
+        below = const FRAME - SAVED,
+        code = const offset::CODE,
+    )
+}
+
+/// Where regions end: undoes what [`begin`] did.
+#[cfg(target_arch = "x86_64")]
+#[unsafe(naked)]
+extern "C" fn leave() {
+    std::arch::naked_asm!(
+        "lea rsp, [rbp - {saved}]",
+        "pop r15",
+        "pop r14",
+        "pop r13",
+        "pop r12",
+        "pop rbx",
         "pop rbp",
         "ret",
-        access = sym access,
+        saved = const SAVED,
     )
+}
+
+/// A function that calls another and changes no register (Cranelift's `preserve_all`), so that
+/// the code beside the call keeps its values where they are. It saves what the host's ABI lets the
+/// other change: System V psABI for AMD64, 3.2.1.
+macro_rules! preserving {
+    ($($(#[$about:meta])* $name:ident => $function:ident;)+) => {
+        $(
+            $(#[$about])*
+            #[cfg(target_arch = "x86_64")]
+            #[unsafe(naked)]
+            extern "C" fn $name() {
+                std::arch::naked_asm!(
+                    "push rbp",
+                    "mov rbp, rsp",
+                    "push rax",
+                    "push rcx",
+                    "push rdx",
+                    "push rsi",
+                    "push rdi",
+                    "push r8",
+                    "push r9",
+                    "push r10",
+                    "push r11",
+                    "sub rsp, 264",
+                    "movaps [rsp], xmm0",
+                    "movaps [rsp + 16], xmm1",
+                    "movaps [rsp + 32], xmm2",
+                    "movaps [rsp + 48], xmm3",
+                    "movaps [rsp + 64], xmm4",
+                    "movaps [rsp + 80], xmm5",
+                    "movaps [rsp + 96], xmm6",
+                    "movaps [rsp + 112], xmm7",
+                    "movaps [rsp + 128], xmm8",
+                    "movaps [rsp + 144], xmm9",
+                    "movaps [rsp + 160], xmm10",
+                    "movaps [rsp + 176], xmm11",
+                    "movaps [rsp + 192], xmm12",
+                    "movaps [rsp + 208], xmm13",
+                    "movaps [rsp + 224], xmm14",
+                    "movaps [rsp + 240], xmm15",
+                    "call {function}",
+                    "movaps xmm0, [rsp]",
+                    "movaps xmm1, [rsp + 16]",
+                    "movaps xmm2, [rsp + 32]",
+                    "movaps xmm3, [rsp + 48]",
+                    "movaps xmm4, [rsp + 64]",
+                    "movaps xmm5, [rsp + 80]",
+                    "movaps xmm6, [rsp + 96]",
+                    "movaps xmm7, [rsp + 112]",
+                    "movaps xmm8, [rsp + 128]",
+                    "movaps xmm9, [rsp + 144]",
+                    "movaps xmm10, [rsp + 160]",
+                    "movaps xmm11, [rsp + 176]",
+                    "movaps xmm12, [rsp + 192]",
+                    "movaps xmm13, [rsp + 208]",
+                    "movaps xmm14, [rsp + 224]",
+                    "movaps xmm15, [rsp + 240]",
+                    "add rsp, 264",
+                    "pop r11",
+                    "pop r10",
+                    "pop r9",
+                    "pop r8",
+                    "pop rdi",
+                    "pop rsi",
+                    "pop rdx",
+                    "pop rcx",
+                    "pop rax",
+                    "pop rbp",
+                    "ret",
+                    function = sym $function,
+                )
+            }
+        )+
+    };
+}
+
+preserving! {
+    /// The slow path as regions call it.
+    slow_path => access;
+    /// The status flags as regions compute them where their operation is not known beforehand.
+    status => compute_status;
 }

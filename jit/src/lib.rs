@@ -3,7 +3,8 @@
 //!
 //! - [`Jit`] (`tier.rs`): the regions there are, how they are found, and what ends them.
 //! - `plan.rs`, `survey.rs`: what becomes one region, and what is known of it beforehand.
-//! - `translate`: from a plan to Cranelift's IR; `compile.rs`: from there to machine code.
+//! - `translate`: from a plan to Cranelift's IR; `compile.rs`: from there to machine code, and
+//!   `frame.rs` to regions, which share one stack frame.
 //! - `jump.rs`, `interpreted.rs`: what translated code looks up while it runs.
 //! - [`CodeArena`] (`arena.rs`): memory for machine code; `enter.rs`: the way in and out.
 //! - `dump.rs`, `stats.rs`: what users may look at.
@@ -14,6 +15,7 @@ mod arena;
 mod compile;
 mod dump;
 mod enter;
+mod frame;
 mod interpreted;
 mod jump;
 mod native;

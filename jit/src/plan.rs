@@ -6,6 +6,7 @@ use brolga_cpu::cpuid::CpuModel;
 use brolga_cpu::decode::{Decoded, decode};
 use brolga_mmu::PAGE_SIZE;
 
+use crate::translate::PASSED_SET;
 use crate::survey::{Effects, RegSet, Survey, Transfer, VectorUse};
 
 /// Most blocks of a region.
@@ -322,6 +323,8 @@ fn place_polls(blocks: &mut [PlanBlock]) {
 
 /// Finds what may have changed at the start of each block.
 fn spread_dirt(blocks: &mut [PlanBlock]) {
+    // Passed registers are not in the vCPU.
+    blocks[0].dirty = PASSED_SET;
     let mut changed = true;
     while changed {
         changed = false;
@@ -392,7 +395,7 @@ fn live_at_start(block: &PlanBlock, live: &[Live], reloads: &mut Vec<Live>) -> L
     let (regs, vectors) = dirt[dirt.len() - 1];
     let leaves = block.taken == Next::Outside || block.falls == Next::Outside;
     let mut now = match leaves {
-        true => Live { regs, vectors, flags: true },
+        true => Live { regs: regs | PASSED_SET, vectors, flags: true },
         false => Live::default(),
     };
     for next in block.successors() {

@@ -10,7 +10,7 @@ use brolga_mmu::{GuestPhys, Linear, PAGE_SIZE, TlbEntry};
 use rustc_hash::FxBuildHasher;
 
 use crate::arena::{ArenaError, CodeArena, CodeId};
-use crate::compile::{CompileError, Compiler, host_isa};
+use crate::compile::{CompileError, Compiled, Compiler, host_isa};
 use crate::dump::{Dump, DumpConfig, Subject};
 use crate::enter::Entrance;
 use crate::interpreted::{Interpreted, InterpretedTable};
@@ -87,6 +87,14 @@ struct Source<'a> {
     model: &'a CpuModel,
 }
 
+/// Why a plan has not become a region.
+enum Untranslated {
+    /// There is no room left for code or cells.
+    Full,
+    /// The compiler has failed, and would again.
+    Failed,
+}
+
 /// Index of a region.
 type RegionId = u32;
 
@@ -149,33 +157,43 @@ impl Jit {
         let model = core.model.clone();
         let source = Source { page: &page, place, linear, mode, model: &model };
         // What is full starts afresh: the second time there is room.
-        self.translate(core, &plan, &source).or_else(|| {
-            self.flush();
-            self.translate(core, &plan, &source)
-        })
+        match self.translate(core, &plan, &source) {
+            Err(Untranslated::Full) => {
+                self.flush();
+                self.translate(core, &plan, &source).ok()
+            }
+            region => region.ok(),
+        }
     }
 
-    /// Translates a plan; `None` if something is full.
-    fn translate(&mut self, core: &mut Core, plan: &Plan, source: &Source) -> Option<RegionId> {
+    /// Translates a plan.
+    fn translate(
+        &mut self,
+        core: &mut Core,
+        plan: &Plan,
+        source: &Source,
+    ) -> Result<RegionId, Untranslated> {
         let Source { page, place, linear, mode, model } = *source;
-        let first_cell = self.jumps.first_free_cell(MAX_LINKS)?;
+        let first_cell = self.jumps.first_free_cell(MAX_LINKS).ok_or(Untranslated::Full)?;
         let numbers = self.interpreted.take(plan.interpreted());
         let jump_bits = JUMP_BITS;
         let request = Request { plan, page, mode, model, first_cell, jump_bits, numbers: &numbers };
-        let (code, links, interpreted) = match self.compiler.compile(&request) {
+        let Compiled { code, entry, links, interpreted } = match self.compiler.compile(&request) {
             Ok(compiled) => compiled,
             Err(error) => {
                 tracing::warn!("the code at {place} is not translated: {error}");
                 self.interpreted.give_back(&numbers);
-                return None;
+                return Err(Untranslated::Failed);
             }
         };
         self.stats.code_bytes += code.len() as u64;
-        let Ok(id) = self.arena.publish(&code) else {
+        let published = self.arena.publish(&code).ok();
+        let Some((id, host)) = published.and_then(|id| Some((id, self.arena.entry(id)? as u64)))
+        else {
             self.interpreted.give_back(&numbers);
-            return None;
+            return Err(Untranslated::Full);
         };
-        let host = self.arena.entry(id)? as u64;
+        let entry = host + entry as u64;
         let text = if self.dump.wants_text() { self.compiler.clif() } else { String::new() };
         let code = &code;
         self.dump.region(&Subject { plan, page, mode, place, linear, host, code }, &text);
@@ -184,7 +202,7 @@ impl Jit {
             let code = &page[usize::from(insn.at)..];
             self.interpreted.enter(*number, Interpreted::new(code, mode, model, insn.needs));
         }
-        self.add(core, plan, source, id, numbers)
+        Ok(self.add(core, plan, source, id, entry, numbers))
     }
 
     fn add(
@@ -193,10 +211,10 @@ impl Jit {
         plan: &Plan,
         source: &Source,
         code: CodeId,
+        entry: u64,
         numbers: Vec<u32>,
-    ) -> Option<RegionId> {
+    ) -> RegionId {
         let Source { place, mode, .. } = *source;
-        let entry = self.arena.entry(code)? as u64;
         let pieces: Vec<_> = plan.pieces().collect();
         for (start, end) in &pieces {
             let at = GuestPhys(place.page_base().0 + u64::from(*start));
@@ -215,7 +233,7 @@ impl Jit {
         self.regions[id as usize] = Some(region);
         self.by_place.insert((place, mode), id);
         self.by_page.entry(place.page_number()).or_default().push(id);
-        Some(id)
+        id
     }
 
     /// Drops a region; its code is free.
@@ -309,7 +327,7 @@ impl Tier for Jit {
         core.translated.cells = self.jumps.cells_address();
         self.stats.entries += 1;
         let left = core.left_in_slice();
-        self.entrance.run(core, code as *const u8, left);
+        self.entrance.run(core, code, left);
         core.retire_until_left(core.translated.budget);
         let reason = Reason::from_number(core.translated.exit);
         self.stats.leaves[reason as usize] += 1;

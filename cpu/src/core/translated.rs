@@ -41,7 +41,7 @@ pub struct Translated {
     pub operations: u64,
     /// The result of such a function.
     pub result: [u64; 2],
-    /// Address of a function that computes the status flags from their lazy form.
+    /// Address of a thunk that computes the status flags from their lazy form.
     pub status: u64,
     /// Address of a function that executes an instruction given by its number.
     pub interpret: u64,
@@ -49,6 +49,10 @@ pub struct Translated {
     pub interpreted: u64,
     /// Address of the TLB's table for the current privilege, as of the last of them.
     pub tlb: u64,
+    /// Address of the code to enter first.
+    pub code: u64,
+    /// Address of what ends translated code.
+    pub leave: u64,
 }
 
 impl Translated {
@@ -86,6 +90,8 @@ pub mod offset {
     pub const STATUS: usize = offset_of!(Core, translated) + offset_of!(Translated, status);
     pub const INTERPRET: usize = offset_of!(Core, translated) + offset_of!(Translated, interpret);
     pub const TLB: usize = offset_of!(Core, translated) + offset_of!(Translated, tlb);
+    pub const CODE: usize = offset_of!(Core, translated) + offset_of!(Translated, code);
+    pub const LEAVE: usize = offset_of!(Core, translated) + offset_of!(Translated, leave);
 
     /// The base of segment register `index` (encoding order).
     pub const fn segment_base(index: usize) -> usize {

@@ -406,12 +406,9 @@ impl Translator<'_> {
     fn call_status(&mut self, parts: Parts) -> Value {
         let function = self.f.ins().load(types::I64, trusted(), self.core, at(offset::STATUS));
         let op = self.f.ins().uextend(types::I64, parts.op);
-        let call = self.f.ins().call_indirect(
-            self.signatures.status,
-            function,
-            &[parts.r, parts.a, parts.b, op],
-        );
-        self.f.inst_results(call)[0]
+        let arguments = [self.core, parts.r, parts.a, parts.b, op];
+        self.f.ins().call_indirect(self.signatures.status, function, &arguments);
+        self.load_field(offset::RESULT)
     }
 
     /// The six flags in their RFLAGS positions.

@@ -9,7 +9,7 @@ use cranelift_codegen::ir::{Block, InstBuilder, Value, types};
 use super::flags::State;
 use super::leave::RIP_FIELD;
 use super::node::Kind;
-use super::{End, Translator, at, trusted};
+use super::{End, PASSED, Translator, at, trusted};
 use crate::plan::Live;
 
 /// What the interpreter answers where the region is to go on; otherwise it is the address of the
@@ -81,10 +81,11 @@ impl Translator<'_> {
         let (go, leave) = (self.f.create_block(), self.cold_block());
         self.f.ins().brif(code, go, &[], leave, &[]);
         self.f.switch_to_block(leave);
-        self.f.ins().return_(&[]);
+        self.leave_regions();
         self.f.switch_to_block(go);
         let [tlb, left] = [offset::TLB, offset::BUDGET].map(|field| self.load_field(field));
-        let arguments = [self.core, tlb, left];
+        let mut arguments = vec![self.core, tlb, left];
+        arguments.extend(PASSED.map(|r| self.load_field(offset::REGS + 8 * r)));
         self.f.ins().return_call_indirect(self.signatures.region, code, &arguments);
     }
 }

@@ -11,7 +11,7 @@ use cranelift_codegen::ir::{Block, InstBuilder, Value, types};
 use super::flags::FlagsId;
 use super::node::{Kind, Node};
 use super::vector::Vector;
-use super::{Request, Translator, at, trusted};
+use super::{PASSED, Request, Translator, at, trusted};
 use crate::jump::JumpEntry;
 use crate::survey::Survey;
 
@@ -155,7 +155,13 @@ impl Translator<'_> {
         self.store_position(ip, snapshot);
         let reason = self.f.ins().iconst(types::I64, reason as i64);
         self.f.ins().store(trusted(), reason, self.core, at(offset::EXIT));
-        self.f.ins().return_(&[]);
+        self.leave_regions();
+    }
+
+    /// Ends translated code: all is stored.
+    pub(super) fn leave_regions(&mut self) {
+        let way_out = self.load_field(offset::LEAVE);
+        self.f.ins().return_call_indirect(self.signatures.leave, way_out, &[]);
     }
 
     /// Stores RIP and the count.
@@ -341,12 +347,16 @@ impl Translator<'_> {
         self.f.ins().icmp(IntCC::NotEqual, back, v)
     }
 
-    /// Stores the state and runs another region.
+    /// Stores the state, but for what is passed on, and runs another region.
     fn tail_call(&mut self, code: Value, ip: Node, snapshot: &Snapshot) {
-        self.store_state(snapshot);
+        let is_passed = |field: i32| PASSED.iter().any(|r| field == at(offset::REGS + 8 * r));
+        let mut stored = snapshot.clone();
+        stored.regs.retain(|(field, _)| !is_passed(*field));
+        self.store_state(&stored);
         self.store_ip(ip);
         let budget = self.budget_after(snapshot);
-        let arguments = [self.core, self.tlb, budget];
+        let mut arguments = vec![self.core, self.tlb, budget];
+        arguments.extend(PASSED.map(|r| self.f.use_var(self.gprs[r])));
         self.f.ins().return_call_indirect(self.signatures.region, code, &arguments);
     }
 }

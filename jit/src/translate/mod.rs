@@ -1,12 +1,12 @@
 //! From a [`Plan`] to Cranelift's IR: the semantics of `brolga-cpu`, instantiated with a function
 //! builder.
 //!
-//! A region is a function of Cranelift's tail-call convention with three arguments: the core, the
-//! TLB's table, and the instructions left in the slice. While it runs, the RIP slot holds the IP at
-//! which it was entered. It knows no address, guest's or host's: guest addresses come from that IP,
-//! host addresses through the core.
-//! It ends in a tail call of another region, or returns, with the state stored, to whoever
-//! called the first one.
+//! A region is a function of Cranelift's tail-call convention, whose arguments are the core, the
+//! TLB's table, the instructions left in the slice, and the guest registers that most regions use
+//! ([`PASSED`]). While it runs, the RIP slot holds the IP at which it was entered. It knows no
+//! address, guest's or host's: guest addresses come from that IP, host addresses through the core.
+//! It ends in a tail call of another region, or, with the state stored, of [`crate::enter`]'s way
+//! out.
 
 mod backend;
 mod divide;
@@ -70,12 +70,20 @@ pub(crate) struct Request<'a> {
 /// The signature of regions.
 pub(crate) fn region_signature() -> Signature {
     let mut signature = Signature::new(CallConv::Tail);
-    signature.params.extend([AbiParam::new(types::I64); 3]);
+    signature.params.extend([AbiParam::new(types::I64); 3 + PASSED.len()]);
     signature
 }
 
+/// The general registers that regions pass to each other as arguments, from the fourth on, and so
+/// need not store: RSP, RAX and RDI. With them, all arguments are in host registers.
+pub(crate) const PASSED: [usize; 3] = [4, 0, 7];
+
+/// [`PASSED`] as a set.
+pub(crate) const PASSED_SET: RegSet = 1 << PASSED[0] | 1 << PASSED[1] | 1 << PASSED[2];
+
 struct Signatures {
     region: SigRef,
+    leave: SigRef,
     slow_path: SigRef,
     status: SigRef,
     /// Of the functions of [`crate::operations`]: on vectors, on integers, and from a vector to an
@@ -199,14 +207,12 @@ impl<'a> Translator<'a> {
             f.import_signature(signature)
         };
         let slow_path = preserving(&[types::I64]);
+        let status = preserving(&[types::I64; 5]);
         let vectors = preserving(&[types::I64, types::I8X16, types::I8X16]);
         let integers = preserving(&[types::I64; 3]);
         let to_integer =
             preserving(&[types::I64, types::I64, types::I64, types::I8X16, types::I8X16]);
-        let mut status = Signature::new(CallConv::SystemV);
-        status.params.extend([AbiParam::new(types::I64); 4]);
-        status.returns.push(AbiParam::new(types::I64));
-        let status = f.import_signature(status);
+        let leave = f.import_signature(Signature::new(CallConv::Tail));
         let mut interpret = Signature::new(CallConv::SystemV);
         interpret.params.extend([AbiParam::new(types::I64); 2]);
         interpret.returns.push(AbiParam::new(types::I64));
@@ -216,20 +222,24 @@ impl<'a> Translator<'a> {
         f.append_block_params_for_function_params(entry);
         f.switch_to_block(entry);
         f.seal_block(entry);
-        let [core, tlb, left] = f.block_params(entry)[..] else {
-            unreachable!("a region has three parameters")
+        let [core, tlb, left, ref passed @ ..] = f.block_params(entry).to_vec()[..] else {
+            unreachable!("a region has these parameters")
         };
         let gprs = std::array::from_fn(|_| f.declare_var(types::I64));
         let xmms = vector::homes(&mut f, request.plan);
         let budget = f.declare_var(types::I64);
         let merged = [types::I64, types::I64, types::I64, types::I16].map(|ty| f.declare_var(ty));
         f.def_var(budget, left);
+        for (r, v) in PASSED.into_iter().zip(passed) {
+            f.def_var(gprs[r], *v);
+        }
         let blocks: Vec<Block> = request.plan.blocks.iter().map(|_| f.create_block()).collect();
         let mode = request.mode;
         Self {
             f,
             signatures: Signatures {
                 region,
+                leave,
                 slow_path,
                 status,
                 vectors,
@@ -254,7 +264,7 @@ impl<'a> Translator<'a> {
             insn_at: 0,
             pending: 0,
             flags: FlagsId::UNTOUCHED,
-            dirty: 0,
+            dirty: PASSED_SET as u32,
             vector_dirty: 0,
             vectors: [None; 16],
             end: None,
@@ -272,7 +282,7 @@ impl<'a> Translator<'a> {
     /// Loads what the region needs, and goes to its first block.
     fn entry(&mut self) {
         let plan = self.request.plan;
-        self.load_registers(plan.live_in, plan.vector_live_in);
+        self.load_registers(plan.live_in & !PASSED_SET, plan.vector_live_in);
         if !self.cs_flat && !self.code64 {
             self.check_extent();
         }
