@@ -2,7 +2,8 @@
 //! Cranelift's function builder.
 //!
 //! - [`Jit`] (`tier.rs`): the regions there are, how they are found, and what ends them.
-//! - `plan.rs`, `survey.rs`: what becomes one region, and what is known of it beforehand.
+//! - `plan.rs`, `survey.rs`, `recipe.rs`: what becomes one region, and what is known of it
+//!   beforehand.
 //! - `translate`: from a plan to Cranelift's IR; `compile.rs`: from there to machine code, and
 //!   `frame.rs` to regions, which share one stack frame.
 //! - `jump.rs`, `interpreted.rs`: what translated code looks up while it runs.
@@ -21,6 +22,7 @@ mod jump;
 mod native;
 mod operations;
 mod plan;
+mod recipe;
 mod space;
 mod stats;
 mod survey;

@@ -6,8 +6,9 @@ use brolga_cpu::cpuid::CpuModel;
 use brolga_cpu::decode::{Decoded, decode};
 use brolga_mmu::PAGE_SIZE;
 
-use crate::translate::PASSED_SET;
+use crate::recipe::{Meeting, find_meetings};
 use crate::survey::{Effects, RegSet, Survey, Transfer, VectorUse};
+use crate::translate::PASSED_SET;
 
 /// Most blocks of a region.
 const MAX_BLOCKS: usize = 24;
@@ -51,6 +52,8 @@ pub(crate) struct PlanBlock {
     pub(crate) flags_dirty: bool,
     /// What they are at the start matters.
     pub(crate) flags_live: bool,
+    /// Where they are found there, if several paths lead here.
+    pub(crate) meeting: Meeting,
 }
 
 /// A region.
@@ -105,6 +108,7 @@ pub(crate) fn plan(
     place_polls(&mut plan.blocks);
     spread_dirt(&mut plan.blocks);
     find_live(&mut plan);
+    find_meetings(&mut plan.blocks);
     Some(plan)
 }
 
@@ -160,9 +164,9 @@ fn survey(page: &[u8], at: u16, mode: Mode, model: &CpuModel) -> Option<Run> {
     };
     let code16 = mode.bitness() == 16;
     for op in &block.ops {
-        let mut survey = Survey { code16, ..Survey::default() };
+        let mut survey = Survey::new(code16);
         let Ok(()) = (op.handler)(&mut survey, &op.insn);
-        let mut effects = survey.effects;
+        let mut effects = survey.effects();
         effects.interpreted |= effects.uses_mxcsr && mode.has(Mode::SIMD_UNMASKED);
         if effects.interpreted {
             let last = op.insn.next == block.bytes;
@@ -227,6 +231,7 @@ fn connect(runs: Vec<Run>) -> Vec<PlanBlock> {
             vector_dirty: 0,
             flags_dirty: false,
             flags_live: false,
+            meeting: Meeting::default(),
         })
         .collect()
 }

@@ -13,6 +13,7 @@ use brolga_cpu::vector::{
 use brolga_mmu::Width;
 
 use crate::native;
+use crate::recipe::{Notes, Recipe};
 use crate::translate::vector::shuffle::merges;
 
 /// A set of general or vector registers.
@@ -36,6 +37,8 @@ pub(crate) struct Effects {
     pub(crate) writes_flags: bool,
     /// The status flags are replaced on all paths.
     pub(crate) replaces_flags: bool,
+    /// How those flags can be computed afterwards.
+    pub(crate) recipe: Option<Recipe>,
     /// It may leave translated code before it has changed anything.
     pub(crate) may_leave: bool,
     /// The interpreter executes it.
@@ -74,12 +77,16 @@ pub(crate) enum Transfer {
 }
 
 /// An integer as far as it is known beforehand.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Known {
     Nothing,
     Constant(u64),
     /// Distance from the block's first byte.
     Ip(i64),
+    /// The low bits of a general register before the instruction.
+    Register(Width, u8),
+    /// What an operation results in: a number that [`Notes`] gives out.
+    Result(usize),
 }
 
 /// The backend.
@@ -88,6 +95,7 @@ pub(crate) struct Survey {
     pub(crate) effects: Effects,
     /// IP is 16 bits wide: a jump's wrap-around changes nothing inside the limit.
     pub(crate) code16: bool,
+    notes: Notes,
 }
 
 impl Effects {
@@ -104,6 +112,16 @@ impl Effects {
 }
 
 impl Survey {
+    pub(crate) fn new(code16: bool) -> Survey {
+        Survey { code16, ..Survey::default() }
+    }
+
+    /// What has been found.
+    pub(crate) fn effects(self) -> Effects {
+        let recipe = self.notes.recipe().filter(|_| self.effects.replaces_flags);
+        Effects { recipe, ..self.effects }
+    }
+
     fn leave(&mut self) {
         self.effects.may_leave = true;
     }
@@ -138,12 +156,14 @@ impl Backend for Survey {
             ZERO if w != Width::W8 => Known::Constant(0),
             _ => {
                 self.effects.reads |= (1 << slot(w, r)) & !self.effects.replaces;
-                Known::Nothing
+                if w == Width::W8 && r >= 16 { Known::Nothing } else { Known::Register(w, r) }
             }
         }
     }
 
-    fn set_reg(&mut self, w: Width, r: u8, _: Known) {
+    fn set_reg(&mut self, w: Width, r: u8, v: Known) {
+        let high = w == Width::W8 && r >= 16;
+        self.notes.set(w, slot(w, r) as u8, if high { Known::Nothing } else { v });
         let bit = 1 << slot(w, r);
         self.effects.writes |= bit;
         if w >= Width::W32 {
@@ -168,7 +188,7 @@ impl Backend for Survey {
             (Bin::And, Known::Ip(a), Known::Constant(mask)) if keeps_ip(mask, self.code16) => {
                 Known::Ip(a)
             }
-            _ => Known::Nothing,
+            _ => self.notes.result(op, w, a, b),
         }
     }
 
@@ -200,6 +220,7 @@ impl Backend for Survey {
         match v {
             Known::Constant(v) => Known::Constant(v & w.mask()),
             Known::Ip(_) if keeps_ip(w.mask(), self.code16) => v,
+            Known::Register(from, r) if w <= from => Known::Register(w, r),
             _ => Known::Nothing,
         }
     }
@@ -214,7 +235,8 @@ impl Backend for Survey {
         Known::Nothing
     }
 
-    fn flags(&mut self, _: FlagOp, _: Width, _: Known, _: Known, _: Known) {
+    fn flags(&mut self, op: FlagOp, w: Width, r: Known, a: Known, b: Known) {
+        self.notes.flags(op, w, r, a, b);
         self.effects.writes_flags = true;
         self.effects.replaces_flags = true;
     }

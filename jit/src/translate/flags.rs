@@ -18,22 +18,20 @@ use super::{Translator, at, trusted};
 pub(crate) struct FlagsId(u32);
 
 impl FlagsId {
-    /// The first state: [`State::Untouched`].
-    pub(super) const UNTOUCHED: FlagsId = FlagsId(0);
+    /// The first state: [`State::InVcpu`].
+    pub(super) const IN_VCPU: FlagsId = FlagsId(0);
 }
 
 /// Where the flags stand.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum State {
-    /// As the region found them: in the vCPU.
-    Untouched,
+    /// In the vCPU: as the region found them, or stored since.
+    InVcpu,
     /// Set by a known operation. `exact`: the result is that of the operation itself, without a
     /// carry or borrow in.
     Produced { op: FlagOp, w: Width, r: Node, a: Node, b: Node, exact: bool },
     /// Set by one or the other.
     If { c: Node, then: FlagsId, otherwise: FlagsId },
-    /// Values that several paths bring; `op` is packed.
-    Merged { r: Value, a: Value, b: Value, op: Value },
 }
 
 /// A lazy state in 64-bit values; `op` is packed, in 16 bits.
@@ -143,7 +141,7 @@ impl Translator<'_> {
                 let (x, y) = (self.flag(then, even), self.flag(otherwise, even));
                 self.f.ins().select(c, x, y)
             }
-            State::Untouched | State::Merged { .. } => self.unknown_flag(flags, base),
+            State::InVcpu => self.unknown_flag(flags, base),
         };
         if negated { self.f.ins().bxor_imm_u(v, 1) } else { v }
     }
@@ -423,7 +421,7 @@ impl Translator<'_> {
                 let (x, y) = (self.status_bits(then), self.status_bits(otherwise));
                 self.f.ins().select(c, x, y)
             }
-            State::Untouched | State::Merged { .. } => {
+            State::InVcpu => {
                 let parts = self.parts(flags);
                 self.call_status(parts)
             }
@@ -473,7 +471,7 @@ impl Translator<'_> {
     /// The values to be stored for a state that the region has produced.
     pub(super) fn parts(&mut self, flags: FlagsId) -> Parts {
         match self.state(flags) {
-            State::Untouched => {
+            State::InVcpu => {
                 let mut load = |ty, field| self.f.ins().load(ty, trusted(), self.core, at(field));
                 Parts {
                     r: load(types::I64, offset::FLAGS_R),
@@ -482,7 +480,6 @@ impl Translator<'_> {
                     op: load(types::I16, offset::FLAGS_OP),
                 }
             }
-            State::Merged { r, a, b, op } => Parts { r, a, b, op },
             State::Produced { op, w, r, a, b, .. } => {
                 let (has_a, has_b) = counts(op);
                 let r = self.wide(r);
@@ -507,13 +504,13 @@ impl Translator<'_> {
 
     /// Stores the flags where the interpreter expects them.
     pub(super) fn store_flags(&mut self, flags: FlagsId) {
-        let state = self.state(flags);
-        if matches!(state, State::Untouched) {
-            return;
-        }
-        let (has_a, has_b) = match state {
+        let (has_a, has_b) = match self.state(flags) {
+            State::InVcpu => return,
+            State::If { c, then, otherwise: FlagsId::IN_VCPU } => {
+                return self.store_flags_if(c, then);
+            }
             State::Produced { op, .. } => counts(op),
-            _ => (true, true),
+            State::If { .. } => (true, true),
         };
         let parts = self.parts(flags);
         let mut store = |v, field| {
@@ -527,6 +524,26 @@ impl Translator<'_> {
         if has_b {
             store(parts.b, offset::FLAGS_B);
         }
+    }
+
+    /// Stores flags if `c`; otherwise those in the vCPU are the right ones.
+    fn store_flags_if(&mut self, c: Node, then: FlagsId) {
+        let c = self.condition(c);
+        let cold = self.f.current_block().is_some_and(|block| self.f.func.layout.is_cold(block));
+        let (store, on) = (self.f.create_block(), self.f.create_block());
+        if cold {
+            self.f.set_cold_block(store);
+            self.f.set_cold_block(on);
+        }
+        self.f.ins().brif(c, store, &[], on, &[]);
+        self.f.seal_block(store);
+        self.f.switch_to_block(store);
+        let mark = self.mark();
+        self.store_flags(then);
+        self.forget_since(mark);
+        self.f.ins().jump(on, &[]);
+        self.f.seal_block(on);
+        self.f.switch_to_block(on);
     }
 }
 

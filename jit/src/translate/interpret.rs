@@ -53,7 +53,7 @@ impl Translator<'_> {
         self.vectors = [None; 16];
         self.load_registers(reload.regs, reload.vectors);
         (self.dirty, self.vector_dirty) = (0, 0);
-        self.flags = self.flag_state(State::Untouched);
+        self.flags = self.flag_state(State::InVcpu);
         let left = self.load_field(offset::BUDGET);
         self.f.def_var(self.budget, left);
         self.pending = 0;

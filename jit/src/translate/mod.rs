@@ -13,6 +13,7 @@ mod divide;
 mod flags;
 mod interpret;
 mod leave;
+mod meeting;
 mod memory;
 mod node;
 pub(crate) mod vector;
@@ -131,12 +132,15 @@ pub(crate) struct Translator<'a> {
     xmms: [Home; 16],
     /// Instructions left in the slice, less `pending`.
     budget: Variable,
-    merged: [Variable; 4],
+    /// Whether the flags follow the recipe where paths meet that differ in this.
+    by_recipe: Variable,
     /// The IR block of each block of the plan, and the state in which single predecessors leave it.
     blocks: Vec<Block>,
     inherited: Vec<Option<Inherited>>,
 
     // The current position.
+    /// The current block; `None` before the first.
+    index: Option<usize>,
     /// Distance of the current block from the region's entry.
     block_at: i64,
     /// Distance of the current instruction.
@@ -228,7 +232,7 @@ impl<'a> Translator<'a> {
         let gprs = std::array::from_fn(|_| f.declare_var(types::I64));
         let xmms = vector::homes(&mut f, request.plan);
         let budget = f.declare_var(types::I64);
-        let merged = [types::I64, types::I64, types::I64, types::I16].map(|ty| f.declare_var(ty));
+        let by_recipe = f.declare_var(types::I8);
         f.def_var(budget, left);
         for (r, v) in PASSED.into_iter().zip(passed) {
             f.def_var(gprs[r], *v);
@@ -253,17 +257,18 @@ impl<'a> Translator<'a> {
             code16: mode.bitness() == 16,
             cs_flat: mode.has(Mode::CS_FLAT),
             nodes: Nodes::default(),
-            flag_states: vec![State::Untouched],
+            flag_states: vec![State::InVcpu],
             gprs,
             xmms,
             budget,
-            merged,
+            by_recipe,
             inherited: vec![None; blocks.len()],
             blocks,
+            index: None,
             block_at: 0,
             insn_at: 0,
             pending: 0,
-            flags: FlagsId::UNTOUCHED,
+            flags: FlagsId::IN_VCPU,
             dirty: PASSED_SET as u32,
             vector_dirty: 0,
             vectors: [None; 16],
@@ -333,6 +338,7 @@ impl<'a> Translator<'a> {
         }
         self.f.switch_to_block(ir);
         self.enter(index, block);
+        self.index = Some(index);
         if block.polls {
             self.poll(block.longest);
         }
@@ -373,12 +379,7 @@ impl<'a> Translator<'a> {
         let Inherited { flags, pending, vectors } = match self.inherited[index] {
             Some(state) => state,
             None => Inherited {
-                flags: if block.flags_dirty && block.flags_live {
-                    let [r, a, b, op] = self.merged.map(|v| self.f.use_var(v));
-                    self.flag_state(State::Merged { r, a, b, op })
-                } else {
-                    self.flag_state(State::Untouched)
-                },
+                flags: self.meet(block),
                 pending: 0,
                 vectors: [None; 16],
             },
@@ -459,10 +460,7 @@ impl<'a> Translator<'a> {
                 self.f.def_var(self.budget, left);
             }
             if block.flags_dirty && block.flags_live {
-                let parts = self.parts(self.flags);
-                for (var, v) in self.merged.into_iter().zip([parts.r, parts.a, parts.b, parts.op]) {
-                    self.f.def_var(var, v);
-                }
+                self.go_to_meeting(&block.meeting);
             }
             self.settle_vectors();
         }

@@ -18,7 +18,7 @@ use crate::state::State;
 use crate::{binary, exit, process};
 
 /// How long a case may run: many times what its instruction limit takes.
-const HANG: Duration = Duration::from_secs(120);
+const HANG: Duration = Duration::from_secs(900);
 
 /// After how many cases to say so.
 const PROGRESS: u64 = 100;
