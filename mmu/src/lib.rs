@@ -6,6 +6,7 @@ mod code;
 mod entry;
 mod map;
 mod ram;
+mod sites;
 mod tlb;
 mod walk;
 
@@ -14,6 +15,7 @@ pub use code::CodePages;
 pub use entry::{Level, PagingKind, PagingMode};
 pub use map::{Backing, MapError, PhysMap, PhysPage, RomId};
 pub use ram::{AtomicOp, HostPtr, Ram, RamError};
+pub use sites::{SITES, site_offset};
 pub use tlb::{MmuIndex, TLB_ENTRIES, Tlb, TlbEntry, TlbFill};
 pub use walk::{
     Access, AccessKind, BadPdpte, PageFault, Probe, TableMemory, Translation, WalkFailure,

@@ -15,6 +15,7 @@ use rustc_hash::FxHashSet;
 
 use crate::addr::{GuestPhys, Linear, PAGE_BITS, PAGE_SIZE, Width};
 use crate::ram::HostPtr;
+use crate::sites::{PLANES, Sites};
 
 /// Entries of one table; direct-mapped by the low bits of the linear page number.
 pub const TLB_ENTRIES: usize = 4096;
@@ -23,7 +24,7 @@ const TABLES: usize = 4;
 /// Address spaces that are held at once.
 const CONTEXTS: usize = 8;
 const CONTEXT_ENTRIES: usize = TABLES * TLB_ENTRIES;
-const SLOTS: usize = CONTEXTS * CONTEXT_ENTRIES;
+pub(crate) const SLOTS: usize = CONTEXTS * CONTEXT_ENTRIES;
 
 /// One entry. The layout is part of the interface: generated code reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -232,7 +233,9 @@ const BUCKETS: usize = 1024;
 
 /// The TLB of one vCPU.
 pub struct Tlb {
-    entries: Box<[TlbEntry; SLOTS]>,
+    /// Those of the tables, and behind them those of sites.
+    pub(crate) entries: Box<[TlbEntry; SLOTS * (1 + PLANES)]>,
+    pub(crate) sites: Sites,
     /// The first slot of the current context.
     base: usize,
     /// The table of [`Tlb::current_entry`], and its first slot in the current context.
@@ -258,8 +261,12 @@ impl Default for Tlb {
 impl Tlb {
     /// An empty TLB; the current PCID is 0.
     pub fn new() -> Self {
-        let entries: Box<[TlbEntry]> = (0..SLOTS).map(TlbEntry::invalid).collect();
-        let Ok(entries) = entries.try_into() else { unreachable!("collected SLOTS entries") };
+        let sites = Sites::new();
+        let mut entries: Vec<TlbEntry> = (0..SLOTS).map(TlbEntry::invalid).collect();
+        entries.resize(SLOTS * (1 + PLANES), sites.empty());
+        let Ok(entries) = entries.into_boxed_slice().try_into() else {
+            unreachable!("made with so many entries")
+        };
         let entered =
             || Entered { slots: Vec::new(), large: PageSet::default(), exec: PageSet::default() };
         // Contexts that were never used hold PCIDs too; nothing is entered for them.
@@ -271,6 +278,7 @@ impl Tlb {
         });
         Self {
             entries,
+            sites,
             base: 0,
             index: MmuIndex::Supervisor,
             table: 0,
@@ -304,8 +312,13 @@ impl Tlb {
     /// The entry where `linear` belongs, in the current context, for the current privilege.
     #[inline(always)]
     pub fn current_entry(&self, linear: Linear) -> &TlbEntry {
+        &self.entries[self.current_slot(linear)]
+    }
+
+    #[inline(always)]
+    pub(crate) fn current_slot(&self, linear: Linear) -> usize {
         let in_table = linear.page_number() as usize & (TLB_ENTRIES - 1);
-        &self.entries[(self.table | in_table) & (SLOTS - 1)]
+        (self.table | in_table) & (SLOTS - 1)
     }
 
     /// Where the instruction at `linear` is in guest memory, if the current privilege has fetched
@@ -456,6 +469,7 @@ impl Tlb {
             self.shadows[next as usize].previous = previous;
         }
         self.entries[slot] = TlbEntry::invalid(slot);
+        self.empty_copies(slot);
     }
 
     /// Flushes the local or the global pages of a context. The work is proportional to what was
@@ -569,10 +583,11 @@ impl Tlb {
         while slot != NONE {
             let at = slot as usize;
             let shadow = &self.shadows[at];
+            slot = shadow.next;
             if shadow.phys_page == page {
                 self.entries[at].write = invalid_tag(at);
+                self.empty_copies(at);
             }
-            slot = shadow.next;
         }
     }
 }

@@ -7,6 +7,7 @@ mod modes;
 mod run;
 #[cfg(test)]
 mod tests;
+pub mod sites;
 pub mod tier;
 mod trail;
 pub mod translated;

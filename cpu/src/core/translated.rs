@@ -6,6 +6,7 @@ use std::mem::offset_of;
 use brolga_mmu::{AccessKind, GuestPhys, Linear, Width};
 
 use super::memory::By;
+use super::sites::SiteRecords;
 use super::{Core, Mode};
 use crate::flags::{FlagOp, LazyFlags};
 use crate::vcpu::{Segment, Vcpu};
@@ -17,7 +18,7 @@ use crate::vcpu::{Segment, Vcpu};
 pub struct Translated {
     /// Slow path: the linear address of the access.
     pub address: u64,
-    /// Slow path: the size in bytes, and [`Translated::WRITE`].
+    /// Slow path: the size in bytes, [`Translated::WRITE`], and the site.
     pub access: u64,
     /// Slow path: the host address, or 0 where the interpreter has to execute the instruction.
     pub host: u64,
@@ -53,11 +54,16 @@ pub struct Translated {
     pub code: u64,
     /// Address of what ends translated code.
     pub leave: u64,
+    /// How sites do.
+    pub sites: SiteRecords,
 }
 
 impl Translated {
     /// Bit of [`Translated::access`]: a write, or a read-modify-write.
     pub const WRITE: u64 = 1 << 16;
+    /// Where [`Translated::access`] holds the number of the site plus 1, or 0 if there is none;
+    /// with one, [`Translated::budget`] tells how much of the slice is left.
+    pub const SITE_SHIFT: u32 = 32;
 }
 
 /// Offsets from the start of [`Core`], for generated code.
@@ -134,10 +140,14 @@ impl Core {
         let access = self.translated.access;
         let size = access & 0xffff;
         let write = access & Translated::WRITE != 0;
-        self.translated.host = self.host_after_fill(at, size, write).unwrap_or(0);
+        let host = match (access >> Translated::SITE_SHIFT).checked_sub(1) {
+            Some(site) => self.host_for_site(site as u32, at, size, write),
+            None => self.host_after_fill(at, size, write),
+        };
+        self.translated.host = host.unwrap_or(0);
     }
 
-    fn host_after_fill(&mut self, at: Linear, size: u64, write: bool) -> Option<u64> {
+    pub(super) fn host_after_fill(&mut self, at: Linear, size: u64, write: bool) -> Option<u64> {
         if at.page_offset() + size > brolga_mmu::PAGE_SIZE {
             return None;
         }
