@@ -472,7 +472,27 @@ impl VectorBackend for Survey {
         Ok(Known::Nothing)
     }
     fn crc32c(&mut self, _: Width, _: Known, _: Known) -> Known {
-        self.effects.interpreted |= !native::crc32c();
+        self.effects.interpreted |= !native::sse4_2();
         Known::Nothing
+    }
+    fn string_index(
+        &mut self,
+        _: u8,
+        _: VectorUse,
+        _: VectorUse,
+        _: Option<[Known; 2]>,
+    ) -> (Known, Known) {
+        self.effects.interpreted |= !native::sse4_2();
+        (Known::Nothing, Known::Nothing)
+    }
+    fn string_mask(
+        &mut self,
+        _: u8,
+        _: VectorUse,
+        _: VectorUse,
+        _: Option<[Known; 2]>,
+    ) -> (VectorUse, Known) {
+        self.effects.interpreted |= !native::sse4_2();
+        (VectorUse::Packed, Known::Nothing)
     }
 }

@@ -10,7 +10,8 @@ fn main() {
     let families = vectors.map(|f| suite::trial(f.name, || check(|| engines::run(f))));
     let programs = suite::trial("programs", || check(engines::run_programs));
     let nans = suite::trial("nans", || check(engines::run_nans));
-    suite::run(families.chain([programs, nans]).collect());
+    let unmasking = suite::trial("unmasking", || check(engines::run_unmasking));
+    suite::run(families.chain([programs, nans, unmasking]).collect());
 }
 
 fn check(run: impl FnOnce() -> Result<()>) -> Result<()> {

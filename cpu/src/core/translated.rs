@@ -41,6 +41,9 @@ pub struct Translated {
     pub operations: u64,
     /// The result of such a function.
     pub result: [u64; 2],
+    /// AX after LAHF and SETO, where such a function sets flags: SF, ZF and CF in their positions
+    /// in bits 8 to 15, OF in bit 0.
+    pub result_flags: u64,
     /// Address of a function that computes the status flags from their lazy form.
     pub status: u64,
     /// Address of a function that executes an instruction given by its number.
@@ -83,6 +86,8 @@ pub mod offset {
     pub const SLOW_PATH: usize = offset_of!(Core, translated) + offset_of!(Translated, slow_path);
     pub const OPERATIONS: usize = offset_of!(Core, translated) + offset_of!(Translated, operations);
     pub const RESULT: usize = offset_of!(Core, translated) + offset_of!(Translated, result);
+    pub const RESULT_FLAGS: usize =
+        offset_of!(Core, translated) + offset_of!(Translated, result_flags);
     pub const STATUS: usize = offset_of!(Core, translated) + offset_of!(Translated, status);
     pub const INTERPRET: usize = offset_of!(Core, translated) + offset_of!(Translated, interpret);
     pub const TLB: usize = offset_of!(Core, translated) + offset_of!(Translated, tlb);

@@ -168,6 +168,30 @@ pub fn run_nans() -> Result<()> {
     Ok(())
 }
 
+/// Unmasks an exception and raises it: what translated code has been made for is over with LDMXCSR.
+pub fn run_unmasking() -> Result<()> {
+    const ZERO_DIVIDE: u32 = 1 << 9;
+    let mut engines = Engines::new()?;
+    let mut state = generate(&mut Rng::with_seed(0), Code::Divsd_xmm_xmmm64).state;
+    state.fx[MXCSR..][..4].copy_from_slice(&MASKED.to_le_bytes());
+    state.fx[XMM..][..8].copy_from_slice(&1.0f64.to_le_bytes());
+    state.fx[XMM + 16..][..8].fill(0);
+    state.scratch[..4].copy_from_slice(&(MASKED & !ZERO_DIVIDE).to_le_bytes());
+    let place = MemoryOperand::with_displ(SCRATCH, 4);
+    let unmask = Instruction::with1(Code::Ldmxcsr_m32, place)?;
+    let divide = Instruction::with2(Code::Divsd_xmm_xmmm64, Register::XMM0, Register::XMM1)?;
+    let mut encoder = Encoder::new(64);
+    let len = encoder.encode(&unmask, INSTRUCTION)?;
+    encoder.encode(&divide, INSTRUCTION + len as u64)?;
+    let code = encoder.take_buffer();
+    for _ in 0..2 {
+        if let Some(text) = engines.compare(&code, &state)? {
+            bail!("{text}");
+        }
+    }
+    Ok(())
+}
+
 /// A loop, counted by ECX, around some instructions.
 struct Program {
     bytes: Vec<u8>,

@@ -82,12 +82,13 @@ fn check_mxcsr(core: &mut Core, v: u32) -> Result<u32, Exit> {
     Ok(v)
 }
 
-/// The exception masks are part of the mode.
+/// The exception masks are part of the mode: what follows is other code.
 fn set_mxcsr(core: &mut Core, v: u32) {
     let changed = core.vcpu.mxcsr ^ v;
     core.vcpu.mxcsr = v;
     if changed & mxcsr::MASKS != 0 {
         core.mode_changed();
+        core.leave_block(false);
     }
 }
 

@@ -5,6 +5,7 @@ mod float;
 mod lanes;
 mod registers;
 pub(crate) mod shuffle;
+mod string;
 
 use std::convert::Infallible;
 
@@ -363,5 +364,28 @@ impl VectorBackend for Translator<'_> {
         let arguments = [self.core, crc, data];
         self.f.ins().call_indirect(self.signatures.integers, function, &arguments);
         self.integer_result(Width::W32)
+    }
+
+    fn string_index(
+        &mut self,
+        control: u8,
+        a: Vector,
+        b: Vector,
+        lens: Option<[Node; 2]>,
+    ) -> (Node, Node) {
+        let flags = self.compare_strings(false, control, a, b, lens);
+        (self.integer_result(Width::W32), flags)
+    }
+
+    fn string_mask(
+        &mut self,
+        control: u8,
+        a: Vector,
+        b: Vector,
+        lens: Option<[Node; 2]>,
+    ) -> (Vector, Node) {
+        let flags = self.compare_strings(true, control, a, b, lens);
+        let result = at(super::offset::RESULT);
+        (Vector::Whole(self.f.ins().load(types::I8X16, trusted(), self.core, result)), flags)
     }
 }
