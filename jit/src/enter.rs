@@ -17,7 +17,9 @@ use cranelift_module::{Linkage, Module, ModuleError};
 use crate::interpreted::Interpreted;
 use crate::jump::{JumpEntry, set_key, slot};
 use crate::operations;
+use crate::preserve::preserving;
 use crate::translate::{GO_ON, Reason, region_signature};
+use crate::x87;
 
 /// Calls a region: the core, the TLB's table, instructions left, the region's address.
 type Trampoline = unsafe extern "sysv64" fn(*mut Core, u64, u64, u64);
@@ -66,6 +68,7 @@ impl Entrance {
         core.translated.status = status_of as *const () as u64;
         core.translated.operations = operations::table_address();
         core.translated.interpret = interpret as *const () as u64;
+        x87::prepare(core);
         let table = core.tlb_table();
         load_guest_mxcsr(core);
         // SAFETY: `code` is a live region of the arena: code of `region_signature`, which accesses
@@ -74,6 +77,7 @@ impl Entrance {
         // Nothing but the slow path touches the core meanwhile, through the same pointer.
         unsafe { (self.trampoline)(core, table, left, code as u64) }
         restore_mxcsr(core);
+        x87::take_back(core);
     }
 }
 
@@ -116,6 +120,7 @@ fn current_mxcsr() -> u32 {
 /// Executes instruction `number` of the table; the answer is as [`GO_ON`] says.
 extern "sysv64" fn interpret(core: &mut Core, number: u64) -> u64 {
     restore_mxcsr(core);
+    x87::take_back(core);
     let answer = execute(core, number);
     load_guest_mxcsr(core);
     answer
@@ -156,70 +161,7 @@ extern "sysv64" fn access(core: &mut Core) {
     core.translated_access();
 }
 
-/// The slow path as regions call it (Cranelift's `preserve_all`): no register changes, so that
-/// the fast path beside it keeps its values where they are. Saves what the host's ABI lets
-/// `access` change: System V psABI for AMD64, 3.2.1.
-#[cfg(target_arch = "x86_64")]
-#[unsafe(naked)]
-extern "C" fn slow_path() {
-    std::arch::naked_asm!(
-        "push rbp",
-        "mov rbp, rsp",
-        "push rax",
-        "push rcx",
-        "push rdx",
-        "push rsi",
-        "push rdi",
-        "push r8",
-        "push r9",
-        "push r10",
-        "push r11",
-        "sub rsp, 264",
-        "movaps [rsp], xmm0",
-        "movaps [rsp + 16], xmm1",
-        "movaps [rsp + 32], xmm2",
-        "movaps [rsp + 48], xmm3",
-        "movaps [rsp + 64], xmm4",
-        "movaps [rsp + 80], xmm5",
-        "movaps [rsp + 96], xmm6",
-        "movaps [rsp + 112], xmm7",
-        "movaps [rsp + 128], xmm8",
-        "movaps [rsp + 144], xmm9",
-        "movaps [rsp + 160], xmm10",
-        "movaps [rsp + 176], xmm11",
-        "movaps [rsp + 192], xmm12",
-        "movaps [rsp + 208], xmm13",
-        "movaps [rsp + 224], xmm14",
-        "movaps [rsp + 240], xmm15",
-        "call {access}",
-        "movaps xmm0, [rsp]",
-        "movaps xmm1, [rsp + 16]",
-        "movaps xmm2, [rsp + 32]",
-        "movaps xmm3, [rsp + 48]",
-        "movaps xmm4, [rsp + 64]",
-        "movaps xmm5, [rsp + 80]",
-        "movaps xmm6, [rsp + 96]",
-        "movaps xmm7, [rsp + 112]",
-        "movaps xmm8, [rsp + 128]",
-        "movaps xmm9, [rsp + 144]",
-        "movaps xmm10, [rsp + 160]",
-        "movaps xmm11, [rsp + 176]",
-        "movaps xmm12, [rsp + 192]",
-        "movaps xmm13, [rsp + 208]",
-        "movaps xmm14, [rsp + 224]",
-        "movaps xmm15, [rsp + 240]",
-        "add rsp, 264",
-        "pop r11",
-        "pop r10",
-        "pop r9",
-        "pop r8",
-        "pop rdi",
-        "pop rsi",
-        "pop rdx",
-        "pop rcx",
-        "pop rax",
-        "pop rbp",
-        "ret",
-        access = sym access,
-    )
+preserving! {
+    /// The slow path as regions call it.
+    slow_path = access
 }

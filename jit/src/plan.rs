@@ -163,6 +163,7 @@ fn survey(page: &[u8], at: u16, mode: Mode, model: &CpuModel) -> Option<Run> {
         let Ok(()) = (op.handler)(&mut survey, &op.insn);
         let mut effects = survey.effects;
         effects.interpreted |= effects.uses_mxcsr && mode.has(Mode::SIMD_UNMASKED);
+        effects.interpreted |= effects.uses_x87 && mode.has(Mode::X87_UNMASKED);
         if effects.interpreted {
             let last = op.insn.next == block.bytes;
             effects = Effects::of_interpreted(last && (block.jumps || block.checks));

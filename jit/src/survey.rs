@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use brolga_cpu::backend::{AtomicOp, Backend, Bin, Cmp, Complex, Un};
 use brolga_cpu::flags::{Cond, FlagOp};
 use brolga_cpu::insn::Insn;
-use brolga_cpu::vcpu::{RIP, Seg, ZERO};
+use brolga_cpu::vcpu::{RIP, Seg, ZERO, gpr};
 use brolga_cpu::vector::{
     ComFmt, Cvt, Fmt, Fp1, Fp2, IntCvt, Lane, Pattern, Shift, VecWidth, VectorBackend, X2,
 };
@@ -14,6 +14,7 @@ use brolga_mmu::Width;
 
 use crate::native;
 use crate::translate::vector::shuffle::merges;
+use crate::x87::{self, Form};
 
 /// A set of general or vector registers.
 pub(crate) type RegSet = u32;
@@ -42,6 +43,8 @@ pub(crate) struct Effects {
     pub(crate) interpreted: bool,
     /// It computes in the host's SSE unit under the guest's MXCSR.
     pub(crate) uses_mxcsr: bool,
+    /// The host's x87 executes it, with all exceptions masked.
+    pub(crate) uses_x87: bool,
     /// What the vector register that it writes is used for.
     pub(crate) vector_use: VectorUse,
     /// Where it continues, if it sets RIP.
@@ -298,6 +301,32 @@ impl Backend for Survey {
 
     fn complex(&mut self, _: &Insn, _: Complex) -> Result<(), Infallible> {
         self.interpreted();
+        Ok(())
+    }
+
+    fn x87(&mut self, insn: &Insn, _: Complex) -> Result<(), Infallible> {
+        let Some(form) = x87::form(insn) else {
+            self.interpreted();
+            return Ok(());
+        };
+        self.effects.uses_x87 = true;
+        match form {
+            Form::Nothing | Form::Registers(_) | Form::ClearExceptions => {}
+            Form::CompareFlags(_) => {
+                let nothing = Known::Nothing;
+                self.flags(FlagOp::Bits, Width::W64, nothing, nothing, nothing);
+            }
+            Form::MoveIf(cc, _) => self.cond(cc),
+            Form::StatusToAx => self.set_reg(Width::W16, gpr::RAX, Known::Nothing),
+            Form::Load(..)
+            | Form::Store(..)
+            | Form::LoadControl
+            | Form::StoreControl
+            | Form::StoreStatus => {
+                self.ea(insn);
+                self.leave();
+            }
+        }
         Ok(())
     }
 }

@@ -6,7 +6,7 @@ use brolga_tests::oracle::families::FAMILIES;
 use brolga_tests::suite;
 
 fn main() {
-    let vectors = FAMILIES.iter().filter(|family| family.name.starts_with("sse"));
+    let vectors = FAMILIES.iter().filter(|family| family.vector);
     let families = vectors.map(|f| suite::trial(f.name, || check(|| engines::run(f))));
     let programs = suite::trial("programs", || check(engines::run_programs));
     let nans = suite::trial("nans", || check(engines::run_nans));

@@ -9,6 +9,7 @@ use super::memory::By;
 use super::{Core, Mode};
 use crate::flags::{FlagOp, LazyFlags};
 use crate::vcpu::{Segment, Vcpu};
+use crate::x87::{HostImage, LastInstruction, X87};
 
 /// Fields that translated code reads and writes. Addresses are plain numbers: they are valid while
 /// the code runs, and the owner of the code sets them before it does.
@@ -50,8 +51,27 @@ pub struct Translated {
     pub interpret: u64,
     /// Address of the table of those instructions.
     pub interpreted: u64,
+    /// Address of the table of functions that are instructions of the host's x87.
+    pub x87_functions: u64,
+    /// Address of the function that loads the guest's x87 state into the host's x87.
+    pub load_x87: u64,
+    /// Whether it is there, 1 or 0: then it is not in the vCPU, but for the control word and the
+    /// pointers to the last instruction. Never outside translated code and its slow path.
+    pub x87_loaded: u64,
+    /// The state on its way there.
+    pub x87_image: X87Image,
     /// Address of the TLB's table for the current privilege, as of the last of them.
     pub tlb: u64,
+}
+
+/// See [`Translated::x87_image`].
+#[derive(Debug)]
+pub struct X87Image(pub HostImage);
+
+impl Default for X87Image {
+    fn default() -> Self {
+        X87Image([0; _])
+    }
 }
 
 impl Translated {
@@ -92,6 +112,23 @@ pub mod offset {
     pub const INTERPRET: usize = offset_of!(Core, translated) + offset_of!(Translated, interpret);
     pub const TLB: usize = offset_of!(Core, translated) + offset_of!(Translated, tlb);
 
+    pub const X87_FUNCTIONS: usize =
+        offset_of!(Core, translated) + offset_of!(Translated, x87_functions);
+    pub const LOAD_X87: usize = offset_of!(Core, translated) + offset_of!(Translated, load_x87);
+    pub const X87_LOADED: usize = offset_of!(Core, translated) + offset_of!(Translated, x87_loaded);
+    pub const X87_IMAGE: usize = offset_of!(Core, translated) + offset_of!(Translated, x87_image);
+    const STATE: usize = offset_of!(Core, vcpu) + offset_of!(Vcpu, x87);
+    pub const X87_CONTROL: usize = STATE + X87::CONTROL;
+    const X87_LAST: usize = STATE + offset_of!(X87, last);
+    pub const X87_LAST_IP: usize = X87_LAST + offset_of!(LastInstruction, ip);
+    pub const X87_LAST_CS: usize = X87_LAST + offset_of!(LastInstruction, cs);
+    pub const X87_LAST_DP: usize = X87_LAST + offset_of!(LastInstruction, dp);
+    pub const X87_LAST_DS: usize = X87_LAST + offset_of!(LastInstruction, ds);
+
+    /// The selector in segment register `index` (encoding order), a `u16`.
+    pub const fn segment_selector(index: usize) -> usize {
+        segment(index) + offset_of!(Segment, selector)
+    }
     /// The base of segment register `index` (encoding order).
     pub const fn segment_base(index: usize) -> usize {
         segment(index) + offset_of!(Segment, base)

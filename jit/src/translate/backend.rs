@@ -268,6 +268,14 @@ impl Backend for Translator<'_> {
     fn complex(&mut self, _: &Insn, _: Complex) -> Result<(), Infallible> {
         unreachable!("complex instructions are surveyed as interpreted")
     }
+
+    fn x87(&mut self, insn: &Insn, _: Complex) -> Result<(), Infallible> {
+        match crate::x87::form(insn) {
+            Some(form) => self.x87_instruction(insn, form),
+            None => unreachable!("surveyed as interpreted"),
+        }
+        Ok(())
+    }
 }
 
 impl Translator<'_> {

@@ -16,6 +16,7 @@ mod leave;
 mod memory;
 mod node;
 pub(crate) mod vector;
+mod x87;
 
 use brolga_cpu::block::Mode;
 use brolga_cpu::core::translated::offset;
@@ -83,6 +84,9 @@ struct Signatures {
     vectors: SigRef,
     integers: SigRef,
     to_integer: SigRef,
+    /// Of the functions of [`crate::x87`]: on registers, and with an operand.
+    x87: SigRef,
+    x87_operand: SigRef,
     interpret: SigRef,
 }
 
@@ -105,6 +109,7 @@ struct Inherited {
     flags: FlagsId,
     pending: u64,
     vectors: [Option<Vector>; 16],
+    x87: x87::Known,
 }
 
 /// The backend that builds IR.
@@ -140,6 +145,7 @@ pub(crate) struct Translator<'a> {
     vector_dirty: u32,
     /// Vector registers that the current block has read or written.
     vectors: [Option<Vector>; 16],
+    x87: x87::Known,
     end: Option<End>,
     /// The state at the start of the current instruction, and the block that leaves with it.
     leave: Option<Leave>,
@@ -203,6 +209,8 @@ impl<'a> Translator<'a> {
         let integers = preserving(&[types::I64; 3]);
         let to_integer =
             preserving(&[types::I64, types::I64, types::I64, types::I8X16, types::I8X16]);
+        let x87 = preserving(&[]);
+        let x87_operand = preserving(&[types::I64]);
         let mut status = Signature::new(CallConv::SystemV);
         status.params.extend([AbiParam::new(types::I64); 4]);
         status.returns.push(AbiParam::new(types::I64));
@@ -235,6 +243,8 @@ impl<'a> Translator<'a> {
                 vectors,
                 integers,
                 to_integer,
+                x87,
+                x87_operand,
                 interpret,
             },
             core,
@@ -257,6 +267,7 @@ impl<'a> Translator<'a> {
             dirty: 0,
             vector_dirty: 0,
             vectors: [None; 16],
+            x87: x87::Known::default(),
             end: None,
             leave: None,
             links: Links::new(),
@@ -360,7 +371,7 @@ impl<'a> Translator<'a> {
         self.vector_dirty = block.vector_dirty;
         self.end = None;
         self.leave = None;
-        let Inherited { flags, pending, vectors } = match self.inherited[index] {
+        let Inherited { flags, pending, vectors, x87 } = match self.inherited[index] {
             Some(state) => state,
             None => Inherited {
                 flags: if block.flags_dirty && block.flags_live {
@@ -371,9 +382,10 @@ impl<'a> Translator<'a> {
                 },
                 pending: 0,
                 vectors: [None; 16],
+                x87: x87::Known::default(),
             },
         };
-        (self.flags, self.pending, self.vectors) = (flags, pending, vectors);
+        (self.flags, self.pending, self.vectors, self.x87) = (flags, pending, vectors, x87);
     }
 
     /// Leaves if the slice may end before the next poll.
@@ -440,8 +452,9 @@ impl<'a> Translator<'a> {
     fn go_to(&mut self, index: usize) {
         let block = &self.request.plan.blocks[index];
         if block.predecessors == 1 {
-            let (flags, pending, vectors) = (self.flags, self.pending, self.vectors);
-            self.inherited[index] = Some(Inherited { flags, pending, vectors });
+            let (flags, pending) = (self.flags, self.pending);
+            let (vectors, x87) = (self.vectors, self.x87);
+            self.inherited[index] = Some(Inherited { flags, pending, vectors, x87 });
         } else {
             if self.pending != 0 {
                 let left = self.f.use_var(self.budget);
