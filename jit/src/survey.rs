@@ -43,7 +43,7 @@ pub(crate) struct Effects {
     pub(crate) interpreted: bool,
     /// It computes in the host's SSE unit under the guest's MXCSR.
     pub(crate) uses_mxcsr: bool,
-    /// The host's x87 executes it, with all exceptions masked.
+    /// It uses x87 or MMX registers; native only where all x87 exceptions are masked.
     pub(crate) uses_x87: bool,
     /// What the vector register that it writes is used for.
     pub(crate) vector_use: VectorUse,
@@ -375,22 +375,15 @@ impl VectorBackend for Survey {
         self.effects.vector_use = v;
     }
     fn mm(&mut self, _: u8) -> VectorUse {
-        self.interpreted();
         VectorUse::Neutral
     }
-    fn set_mm(&mut self, _: u8, _: VectorUse) {
-        self.interpreted();
-    }
+    fn set_mm(&mut self, _: u8, _: VectorUse) {}
     fn mmx_check(&mut self) -> Result<(), Infallible> {
-        self.interpreted();
+        self.effects.uses_x87 = true;
         Ok(())
     }
-    fn mmx_enter(&mut self) {
-        self.interpreted();
-    }
-    fn mmx_leave(&mut self) {
-        self.interpreted();
-    }
+    fn mmx_enter(&mut self) {}
+    fn mmx_leave(&mut self) {}
     fn load_x(&mut self, _: VecWidth, _: Seg, _: Known, _: bool) -> Result<VectorUse, Infallible> {
         self.leave();
         Ok(VectorUse::Neutral)

@@ -7,6 +7,7 @@ use brolga_cpu::core::tier::{Left, Tier};
 use brolga_cpu::core::{Core, is_canonical};
 use brolga_cpu::cpuid::CpuModel;
 use brolga_mmu::{GuestPhys, Linear, PAGE_SIZE, TlbEntry};
+use iced_x86::Code;
 use rustc_hash::FxBuildHasher;
 
 use crate::arena::{ArenaError, CodeArena, CodeId};
@@ -280,6 +281,12 @@ impl Jit {
                 region.slots.push(slot);
             }
         }
+    }
+
+    /// How often each kind of instruction has been executed by the interpreter while translated code
+    /// waited.
+    pub fn interpreted(&self) -> impl Iterator<Item = (Code, u64)> {
+        self.interpreted.counts().into_iter()
     }
 }
 

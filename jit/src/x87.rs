@@ -239,6 +239,7 @@ static FUNCTIONS: Functions = Functions {
 pub(crate) fn prepare(core: &mut Core) {
     core.translated.x87_functions = (&raw const FUNCTIONS).addr() as u64;
     core.translated.load_x87 = load as *const () as u64;
+    core.translated.take_x87 = take as *const () as u64;
 }
 
 /// Puts the state where [`load`] takes it from.
@@ -253,9 +254,14 @@ preserving! {
     load = put_out, then "frstor [rdi + {image}]", image = offset::X87_IMAGE
 }
 
+preserving! {
+    /// [`take_back`] for translated code: MMX instructions work on the vCPU's registers.
+    take = take_back
+}
+
 /// Takes the guest's state back from the host's x87, if it is there, and leaves that as Rust code
 /// may expect it.
-pub(crate) fn take_back(core: &mut Core) {
+pub(crate) extern "sysv64" fn take_back(core: &mut Core) {
     if core.translated.x87_loaded == 0 {
         return;
     }

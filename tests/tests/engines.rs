@@ -11,7 +11,8 @@ fn main() {
     let programs = suite::trial("programs", || check(engines::run_programs));
     let nans = suite::trial("nans", || check(engines::run_nans));
     let unmasking = suite::trial("unmasking", || check(engines::run_unmasking));
-    suite::run(families.chain([programs, nans, unmasking]).collect());
+    let native = suite::trial("native", || check(engines::run_native));
+    suite::run(families.chain([programs, nans, unmasking, native]).collect());
 }
 
 fn check(run: impl FnOnce() -> Result<()>) -> Result<()> {

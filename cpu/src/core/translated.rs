@@ -8,6 +8,7 @@ use brolga_mmu::{AccessKind, GuestPhys, Linear, Width};
 use super::memory::By;
 use super::{Core, Mode};
 use crate::flags::{FlagOp, LazyFlags};
+use crate::softfloat::F80;
 use crate::vcpu::{Segment, Vcpu};
 use crate::x87::{HostImage, LastInstruction, X87};
 
@@ -18,7 +19,7 @@ use crate::x87::{HostImage, LastInstruction, X87};
 pub struct Translated {
     /// Slow path: the linear address of the access.
     pub address: u64,
-    /// Slow path: the size in bytes, and [`Translated::WRITE`].
+    /// Slow path: the size in bytes, [`Translated::WRITE`] and [`Translated::ALIGNED`].
     pub access: u64,
     /// Slow path: the host address, or 0 where the interpreter has to execute the instruction.
     pub host: u64,
@@ -55,6 +56,8 @@ pub struct Translated {
     pub x87_functions: u64,
     /// Address of the function that loads the guest's x87 state into the host's x87.
     pub load_x87: u64,
+    /// Address of the function that takes it back.
+    pub take_x87: u64,
     /// Whether it is there, 1 or 0: then it is not in the vCPU, but for the control word and the
     /// pointers to the last instruction. Never outside translated code and its slow path.
     pub x87_loaded: u64,
@@ -77,6 +80,8 @@ impl Default for X87Image {
 impl Translated {
     /// Bit of [`Translated::access`]: a write, or a read-modify-write.
     pub const WRITE: u64 = 1 << 16;
+    /// Bit of [`Translated::access`]: only an address that is a multiple of the size will do.
+    pub const ALIGNED: u64 = 1 << 17;
 }
 
 /// Offsets from the start of [`Core`], for generated code.
@@ -115,15 +120,30 @@ pub mod offset {
     pub const X87_FUNCTIONS: usize =
         offset_of!(Core, translated) + offset_of!(Translated, x87_functions);
     pub const LOAD_X87: usize = offset_of!(Core, translated) + offset_of!(Translated, load_x87);
+    pub const TAKE_X87: usize = offset_of!(Core, translated) + offset_of!(Translated, take_x87);
     pub const X87_LOADED: usize = offset_of!(Core, translated) + offset_of!(Translated, x87_loaded);
     pub const X87_IMAGE: usize = offset_of!(Core, translated) + offset_of!(Translated, x87_image);
     const STATE: usize = offset_of!(Core, vcpu) + offset_of!(Vcpu, x87);
     pub const X87_CONTROL: usize = STATE + X87::CONTROL;
+    pub const X87_STATUS: usize = STATE + X87::STATUS;
+    pub const X87_VALID: usize = STATE + X87::VALID;
     const X87_LAST: usize = STATE + offset_of!(X87, last);
     pub const X87_LAST_IP: usize = X87_LAST + offset_of!(LastInstruction, ip);
     pub const X87_LAST_CS: usize = X87_LAST + offset_of!(LastInstruction, cs);
     pub const X87_LAST_DP: usize = X87_LAST + offset_of!(LastInstruction, dp);
     pub const X87_LAST_DS: usize = X87_LAST + offset_of!(LastInstruction, ds);
+
+    /// The significand of the physical x87 register `r`: MM`r`.
+    pub const fn x87_significand(r: u8) -> usize {
+        x87_register(r) + offset_of!(F80, sig)
+    }
+    /// Its sign and exponent, a `u16`.
+    pub const fn x87_sign_exponent(r: u8) -> usize {
+        x87_register(r) + offset_of!(F80, se)
+    }
+    const fn x87_register(r: u8) -> usize {
+        STATE + X87::REGS + (r & 7) as usize * size_of::<F80>()
+    }
 
     /// The selector in segment register `index` (encoding order), a `u16`.
     pub const fn segment_selector(index: usize) -> usize {
@@ -170,6 +190,10 @@ impl Core {
         let access = self.translated.access;
         let size = access & 0xffff;
         let write = access & Translated::WRITE != 0;
+        if access & Translated::ALIGNED != 0 && at.0 & (size - 1) != 0 {
+            self.translated.host = 0;
+            return;
+        }
         self.translated.host = self.host_after_fill(at, size, write).unwrap_or(0);
     }
 

@@ -85,9 +85,12 @@ pub struct X87 {
     pub last: LastInstruction,
 }
 
+/// Where the fields lie, for generated code.
 impl X87 {
-    /// Where the control word lies, for generated code.
+    pub(crate) const REGS: usize = std::mem::offset_of!(X87, regs);
     pub(crate) const CONTROL: usize = std::mem::offset_of!(X87, control);
+    pub(crate) const STATUS: usize = std::mem::offset_of!(X87, status);
+    pub(crate) const VALID: usize = std::mem::offset_of!(X87, valid);
 }
 
 impl Default for X87 {

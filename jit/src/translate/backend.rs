@@ -189,7 +189,7 @@ impl Backend for Translator<'_> {
         ea: Node,
         v: Node,
     ) -> Result<Node, Infallible> {
-        let host = self.aligned_access(w, seg, ea);
+        let host = self.aligned_access(w.bytes(), seg, ea, true);
         let v = self.narrow(v, w);
         let op = match op {
             AtomicOp::Add => AtomicRmwOp::Add,
@@ -210,7 +210,7 @@ impl Backend for Translator<'_> {
         expected: Node,
         new: Node,
     ) -> Result<Node, Infallible> {
-        let host = self.aligned_access(w, seg, ea);
+        let host = self.aligned_access(w.bytes(), seg, ea, true);
         let (expected, new) = (self.narrow(expected, w), self.narrow(new, w));
         let old = self.f.ins().atomic_cas(super::trusted(), host, expected, new);
         Ok(self.given_narrow(w, old))

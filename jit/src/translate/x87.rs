@@ -22,8 +22,11 @@ const MASKS: i64 = 0x3f;
 /// What is known at a point of a block.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Known {
-    /// The guest's state is in the host's x87.
+    /// The guest's state is in the host's x87, or in the vCPU.
     loaded: bool,
+    at_home: bool,
+    /// It is as MMX instructions leave it: TOP is 0, all registers are valid.
+    pub(super) in_mmx: bool,
     /// The last instruction's code segment, and the register of its operand's segment, are recorded.
     code_segment: bool,
     data_segment: Option<usize>,
@@ -123,17 +126,32 @@ impl Translator<'_> {
 
     /// Sees to it that the guest's state is in the host's x87.
     fn load_x87(&mut self) {
-        if std::mem::replace(&mut self.x87.loaded, true) {
-            return;
+        (self.x87.at_home, self.x87.in_mmx) = (false, false);
+        if !std::mem::replace(&mut self.x87.loaded, true) {
+            self.move_x87(true, offset::LOAD_X87);
         }
-        let loaded = at(offset::X87_LOADED);
-        let loaded = self.f.ins().load(types::I64, trusted(), self.core, loaded);
-        let (load, on) = (self.cold_block(), self.f.create_block());
-        self.f.ins().brif(loaded, on, &[], load, &[]);
-        self.f.seal_block(load);
-        self.f.switch_to_block(load);
-        let function = at(offset::LOAD_X87);
-        let function = self.f.ins().load(types::I64, trusted(), self.core, function);
+    }
+
+    /// Sees to it that the guest's x87 state is in the vCPU.
+    pub(super) fn x87_at_home(&mut self) {
+        self.x87.loaded = false;
+        if !std::mem::replace(&mut self.x87.at_home, true) {
+            self.move_x87(false, offset::TAKE_X87);
+        }
+    }
+
+    /// Has the function at `field` of the core move the state, unless it is where it should be:
+    /// in the host's x87 if `loaded`.
+    fn move_x87(&mut self, loaded: bool, field: usize) {
+        let now = at(offset::X87_LOADED);
+        let now = self.f.ins().load(types::I64, trusted(), self.core, now);
+        let wrong = if loaded { IntCC::Equal } else { IntCC::NotEqual };
+        let wrong = self.f.ins().icmp_imm_u(wrong, now, 0);
+        let (cold, on) = (self.cold_block(), self.f.create_block());
+        self.f.ins().brif(wrong, cold, &[], on, &[]);
+        self.f.seal_block(cold);
+        self.f.switch_to_block(cold);
+        let function = self.f.ins().load(types::I64, trusted(), self.core, at(field));
         self.f.ins().call_indirect(self.signatures.x87_operand, function, &[self.core]);
         self.f.ins().jump(on, &[]);
         self.f.seal_block(on);
