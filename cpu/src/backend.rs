@@ -194,6 +194,13 @@ pub trait Backend: Sized {
     /// A rare or complex instruction.
     fn complex(&mut self, insn: &Insn, f: Complex) -> Result<(), Self::E>;
 
+    /// An x87 instruction; `f` is its meaning. An engine may have the host's x87 execute it, where
+    /// that has the same effect.
+    #[inline(always)]
+    fn x87(&mut self, insn: &Insn, f: Complex) -> Result<(), Self::E> {
+        self.complex(insn, f)
+    }
+
     /// The offset (IP) of the following instruction.
     fn next_ip(&mut self, insn: &Insn) -> Self::V {
         let start = self.reg(Width::W64, crate::vcpu::RIP);

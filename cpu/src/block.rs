@@ -51,6 +51,8 @@ mode_bits! {
     ALIGNMENT_CHECKED = 12;
     /// MXCSR does not mask all SIMD floating-point exceptions: translated code cannot raise them.
     SIMD_UNMASKED = 13;
+    /// The x87's control word does not mask all exceptions: nor these.
+    X87_UNMASKED = 14;
 }
 
 impl Mode {

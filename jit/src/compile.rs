@@ -8,7 +8,7 @@ use cranelift_codegen::{CodegenError, Context};
 use cranelift_frontend::FunctionBuilderContext;
 
 use crate::frame;
-use crate::translate::{ForInterpreter, Links, Request, translate};
+use crate::translate::{Products, Request, translate};
 
 /// Why there is no code.
 #[derive(Debug, thiserror::Error)]
@@ -33,8 +33,7 @@ pub(crate) struct Compiled {
     pub(crate) code: Vec<u8>,
     /// Where in it to enter.
     pub(crate) entry: usize,
-    pub(crate) links: Links,
-    pub(crate) interpreted: Vec<ForInterpreter>,
+    pub(crate) products: Products,
 }
 
 /// A compiler and the memory it works in.
@@ -75,8 +74,7 @@ impl Compiler {
     pub(crate) fn compile(&mut self, request: &Request<'_>) -> Result<Compiled, CompileError> {
         self.context.clear();
         let frontend = self.isa.frontend_config();
-        let (links, interpreted) =
-            translate(request, &mut self.context.func, &mut self.builder, frontend);
+        let products = translate(request, &mut self.context.func, &mut self.builder, frontend);
         let compiled = self
             .context
             .compile(&*self.isa, &mut Default::default())
@@ -85,7 +83,7 @@ impl Compiler {
         let mut code = compiled.code_buffer().to_vec();
         let sites = compiled.buffer.call_sites().map(|site| site.ret_addr as usize);
         let entry = frame::share(&mut code, sites).ok_or(CompileError::Frame)?;
-        Ok(Compiled { code, entry, links, interpreted })
+        Ok(Compiled { code, entry, products })
     }
 
     /// The IR of the region last compiled, as text.

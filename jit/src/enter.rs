@@ -18,7 +18,9 @@ use crate::frame::{FRAME, SAVED};
 use crate::interpreted::Interpreted;
 use crate::jump::{JumpEntry, set_key, slot};
 use crate::operations;
+use crate::preserve::preserving;
 use crate::translate::{GO_ON, PASSED, Reason, region_signature};
+use crate::x87;
 
 /// Calls [`begin`]: the core, the TLB's table, instructions left, the address of [`begin`].
 type Trampoline = unsafe extern "sysv64" fn(*mut Core, u64, u64, u64);
@@ -76,6 +78,7 @@ impl Entrance {
         core.translated.status = status as *const () as u64;
         core.translated.operations = operations::table_address();
         core.translated.interpret = interpret as *const () as u64;
+        x87::prepare(core);
         let table = core.tlb_table();
         load_guest_mxcsr(core);
         // SAFETY: `code` is a live region of the arena: code of `region_signature`, which accesses
@@ -84,6 +87,7 @@ impl Entrance {
         // Nothing but the slow path touches the core meanwhile, through the same pointer.
         unsafe { (self.trampoline)(core, table, left, begin as *const () as u64) }
         restore_mxcsr(core);
+        x87::take_back(core);
     }
 }
 
@@ -126,6 +130,7 @@ fn current_mxcsr() -> u32 {
 /// Executes instruction `number` of the table; the answer is as [`GO_ON`] says.
 extern "sysv64" fn interpret(core: &mut Core, number: u64) -> u64 {
     restore_mxcsr(core);
+    x87::take_back(core);
     let answer = execute(core, number);
     load_guest_mxcsr(core);
     answer
@@ -166,9 +171,19 @@ extern "sysv64" fn access(core: &mut Core) {
     core.translated_access();
 }
 
+preserving! {
+    /// The slow path as regions call it.
+    slow_path = access
+}
+
 /// What the thunk for status flags calls.
 extern "sysv64" fn compute_status(core: &mut Core, r: u64, a: u64, b: u64, op: u64) {
     core.translated.result[0] = status_of(r, a, b, op);
+}
+
+preserving! {
+    /// The status flags as regions compute them where their operation is not known beforehand.
+    status = compute_status
 }
 
 /// Makes the frame of [`crate::frame`] and enters the first region in it. All arguments stay
@@ -206,86 +221,4 @@ extern "C" fn leave() {
         "ret",
         saved = const SAVED,
     )
-}
-
-/// A function that calls another and changes no register (Cranelift's `preserve_all`), so that
-/// the code beside the call keeps its values where they are. It saves what the host's ABI lets the
-/// other change: System V psABI for AMD64, 3.2.1.
-macro_rules! preserving {
-    ($($(#[$about:meta])* $name:ident => $function:ident;)+) => {
-        $(
-            $(#[$about])*
-            #[cfg(target_arch = "x86_64")]
-            #[unsafe(naked)]
-            extern "C" fn $name() {
-                std::arch::naked_asm!(
-                    "push rbp",
-                    "mov rbp, rsp",
-                    "push rax",
-                    "push rcx",
-                    "push rdx",
-                    "push rsi",
-                    "push rdi",
-                    "push r8",
-                    "push r9",
-                    "push r10",
-                    "push r11",
-                    "sub rsp, 264",
-                    "movaps [rsp], xmm0",
-                    "movaps [rsp + 16], xmm1",
-                    "movaps [rsp + 32], xmm2",
-                    "movaps [rsp + 48], xmm3",
-                    "movaps [rsp + 64], xmm4",
-                    "movaps [rsp + 80], xmm5",
-                    "movaps [rsp + 96], xmm6",
-                    "movaps [rsp + 112], xmm7",
-                    "movaps [rsp + 128], xmm8",
-                    "movaps [rsp + 144], xmm9",
-                    "movaps [rsp + 160], xmm10",
-                    "movaps [rsp + 176], xmm11",
-                    "movaps [rsp + 192], xmm12",
-                    "movaps [rsp + 208], xmm13",
-                    "movaps [rsp + 224], xmm14",
-                    "movaps [rsp + 240], xmm15",
-                    "call {function}",
-                    "movaps xmm0, [rsp]",
-                    "movaps xmm1, [rsp + 16]",
-                    "movaps xmm2, [rsp + 32]",
-                    "movaps xmm3, [rsp + 48]",
-                    "movaps xmm4, [rsp + 64]",
-                    "movaps xmm5, [rsp + 80]",
-                    "movaps xmm6, [rsp + 96]",
-                    "movaps xmm7, [rsp + 112]",
-                    "movaps xmm8, [rsp + 128]",
-                    "movaps xmm9, [rsp + 144]",
-                    "movaps xmm10, [rsp + 160]",
-                    "movaps xmm11, [rsp + 176]",
-                    "movaps xmm12, [rsp + 192]",
-                    "movaps xmm13, [rsp + 208]",
-                    "movaps xmm14, [rsp + 224]",
-                    "movaps xmm15, [rsp + 240]",
-                    "add rsp, 264",
-                    "pop r11",
-                    "pop r10",
-                    "pop r9",
-                    "pop r8",
-                    "pop rdi",
-                    "pop rsi",
-                    "pop rdx",
-                    "pop rcx",
-                    "pop rax",
-                    "pop rbp",
-                    "ret",
-                    function = sym $function,
-                )
-            }
-        )+
-    };
-}
-
-preserving! {
-    /// The slow path as regions call it.
-    slow_path => access;
-    /// The status flags as regions compute them where their operation is not known beforehand.
-    status => compute_status;
 }

@@ -6,11 +6,12 @@
 //!   beforehand.
 //! - `translate`: from a plan to Cranelift's IR; `compile.rs`: from there to machine code, and
 //!   `frame.rs` to regions, which share one stack frame.
-//! - `jump.rs`, `interpreted.rs`: what translated code looks up while it runs.
+//! - `jump.rs`, `interpreted.rs`, `sites.rs`: what translated code looks up while it runs.
 //! - [`CodeArena`] (`arena.rs`): memory for machine code; `enter.rs`: the way in and out.
+//! - `operations.rs`, `x87.rs`: instructions of the host that Cranelift does not know.
 //! - `dump.rs`, `stats.rs`: what users may look at.
 //!
-//! `unsafe` is confined to the modules `arena`, `enter` and `operations`.
+//! `unsafe` is confined to the modules `arena`, `enter`, `operations`, `preserve` and `x87`.
 
 mod arena;
 mod compile;
@@ -22,12 +23,15 @@ mod jump;
 mod native;
 mod operations;
 mod plan;
+mod preserve;
 mod recipe;
+mod sites;
 mod space;
 mod stats;
 mod survey;
 mod tier;
 mod translate;
+mod x87;
 
 pub use arena::{ArenaError, CodeArena, CodeId, MAX_ARENA_BYTES};
 pub use compile::CompileError;

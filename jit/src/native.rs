@@ -15,6 +15,7 @@ pub(crate) fn fp1(op: Fp1) -> bool {
     !matches!(op, Fp1::Round(_)) || std::arch::is_x86_feature_detected!("sse4.1")
 }
 
-pub(crate) fn crc32c() -> bool {
+/// CRC32 and the comparisons of strings.
+pub(crate) fn sse4_2() -> bool {
     std::arch::is_x86_feature_detected!("sse4.2")
 }

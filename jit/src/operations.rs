@@ -6,6 +6,7 @@
 //! under the guest's MXCSR, as all translated code does.
 
 use std::arch::naked_asm;
+use std::mem::offset_of;
 
 use brolga_cpu::core::translated::offset;
 use brolga_cpu::vector::{ComFmt, Fmt, IntCvt};
@@ -105,6 +106,85 @@ rounding! {
     roundpd "roundpd";
 }
 
+/// The opcodes of the comparisons of strings, behind 66 0F 3A.
+mod opcode {
+    pub(super) const PCMPESTRM: u8 = 0x60;
+    pub(super) const PCMPESTRI: u8 = 0x61;
+    pub(super) const PCMPISTRM: u8 = 0x62;
+    pub(super) const PCMPISTRI: u8 = 0x63;
+}
+
+/// Compares the strings in XMM0 and XMM1, of RSI and RDX elements if `OPCODE` asks for lengths: an
+/// index. REX.W makes the lengths 64 bits wide.
+#[unsafe(naked)]
+extern "C" fn string_index<const OPCODE: u8, const CONTROL: u8>() {
+    naked_asm!(
+        "push rax",
+        "push rcx",
+        "mov rax, rsi",
+        ".byte 0x66, 0x48, 0x0f, 0x3a, {opcode}, 0xc1, {control}",
+        "lahf",
+        "seto al",
+        "mov [rdi + {result}], rcx",
+        "mov [rdi + {flags}], ax",
+        "pop rcx",
+        "pop rax",
+        "ret",
+        opcode = const OPCODE,
+        control = const CONTROL,
+        result = const offset::RESULT,
+        flags = const offset::RESULT_FLAGS,
+    )
+}
+
+/// As [`string_index`], for a mask.
+#[unsafe(naked)]
+extern "C" fn string_mask<const OPCODE: u8, const CONTROL: u8>() {
+    naked_asm!(
+        "push rax",
+        "sub rsp, 16",
+        "movups [rsp], xmm0",
+        "mov rax, rsi",
+        ".byte 0x66, 0x48, 0x0f, 0x3a, {opcode}, 0xc1, {control}",
+        "lahf",
+        "seto al",
+        "movups [rdi + {result}], xmm0",
+        "mov [rdi + {flags}], ax",
+        "movups xmm0, [rsp]",
+        "add rsp, 16",
+        "pop rax",
+        "ret",
+        opcode = const OPCODE,
+        control = const CONTROL,
+        result = const offset::RESULT,
+        flags = const offset::RESULT_FLAGS,
+    )
+}
+
+/// A comparison for each immediate of seven bits: the rows from a sixteenth of the immediate on.
+macro_rules! all_controls {
+    ($name:ident $opcode:ident: $($row:literal)+) => {
+        [$([
+            $name::<{ opcode::$opcode }, { 16 * $row }>,
+            $name::<{ opcode::$opcode }, { 16 * $row + 1 }>,
+            $name::<{ opcode::$opcode }, { 16 * $row + 2 }>,
+            $name::<{ opcode::$opcode }, { 16 * $row + 3 }>,
+            $name::<{ opcode::$opcode }, { 16 * $row + 4 }>,
+            $name::<{ opcode::$opcode }, { 16 * $row + 5 }>,
+            $name::<{ opcode::$opcode }, { 16 * $row + 6 }>,
+            $name::<{ opcode::$opcode }, { 16 * $row + 7 }>,
+            $name::<{ opcode::$opcode }, { 16 * $row + 8 }>,
+            $name::<{ opcode::$opcode }, { 16 * $row + 9 }>,
+            $name::<{ opcode::$opcode }, { 16 * $row + 10 }>,
+            $name::<{ opcode::$opcode }, { 16 * $row + 11 }>,
+            $name::<{ opcode::$opcode }, { 16 * $row + 12 }>,
+            $name::<{ opcode::$opcode }, { 16 * $row + 13 }>,
+            $name::<{ opcode::$opcode }, { 16 * $row + 14 }>,
+            $name::<{ opcode::$opcode }, { 16 * $row + 15 }>,
+        ]),+]
+    };
+}
+
 /// A rounding for each immediate of four bits.
 macro_rules! all_modes {
     ($name:ident) => {
@@ -144,6 +224,14 @@ pub(crate) enum Operation {
     Crc32c(Width),
     /// The lower four bits of the immediate count.
     Round(Fmt, u8),
+    CompareStrings {
+        /// With lengths.
+        explicit: bool,
+        /// The result is a mask, not an index.
+        mask: bool,
+        /// The lower seven bits count.
+        control: u8,
+    },
 }
 
 const PLAIN: [Function; 16] = [
@@ -152,12 +240,27 @@ const PLAIN: [Function; 16] = [
 ];
 
 /// The functions, in the order of [`Operation::index`].
-static TABLE: [[Function; 16]; 5] =
-    [PLAIN, all_modes!(roundss), all_modes!(roundsd), all_modes!(roundps), all_modes!(roundpd)];
+#[repr(C)]
+struct Table {
+    plain: [Function; 16],
+    rounding: [[Function; 16]; 4],
+    strings: [[[Function; 16]; 8]; 4],
+}
+
+static TABLE: Table = Table {
+    plain: PLAIN,
+    rounding: [all_modes!(roundss), all_modes!(roundsd), all_modes!(roundps), all_modes!(roundpd)],
+    strings: [
+        all_controls!(string_index PCMPISTRI: 0 1 2 3 4 5 6 7),
+        all_controls!(string_mask PCMPISTRM: 0 1 2 3 4 5 6 7),
+        all_controls!(string_index PCMPESTRI: 0 1 2 3 4 5 6 7),
+        all_controls!(string_mask PCMPESTRM: 0 1 2 3 4 5 6 7),
+    ],
+};
 
 /// The address of the functions' table.
 pub(crate) fn table_address() -> u64 {
-    TABLE.as_ptr().addr() as u64
+    (&raw const TABLE).addr() as u64
 }
 
 impl Operation {
@@ -181,6 +284,11 @@ impl Operation {
                     Fmt::Pd => 4,
                 };
                 16 * row + usize::from(how & 15)
+            }
+            Operation::CompareStrings { explicit, mask, control } => {
+                const FIRST: usize = offset_of!(Table, strings) / size_of::<Function>();
+                let kind = 2 * usize::from(explicit) + usize::from(mask);
+                FIRST + 128 * kind + usize::from(control & 127)
             }
         }
     }

@@ -41,6 +41,8 @@ pub(crate) struct PlanBlock {
     pub(crate) falls: Next,
     /// Edges that lead here, the region's entry among them.
     pub(crate) predecessors: usize,
+    /// It is part of a loop.
+    pub(crate) in_loop: bool,
     /// The slice's budget is looked at here.
     pub(crate) polls: bool,
     /// What a path from here costs at most, up to the next such place.
@@ -168,6 +170,7 @@ fn survey(page: &[u8], at: u16, mode: Mode, model: &CpuModel) -> Option<Run> {
         let Ok(()) = (op.handler)(&mut survey, &op.insn);
         let mut effects = survey.effects();
         effects.interpreted |= effects.uses_mxcsr && mode.has(Mode::SIMD_UNMASKED);
+        effects.interpreted |= effects.uses_x87 && mode.has(Mode::X87_UNMASKED);
         if effects.interpreted {
             let last = op.insn.next == block.bytes;
             effects = Effects::of_interpreted(last && (block.jumps || block.checks));
@@ -225,6 +228,7 @@ fn connect(runs: Vec<Run>) -> Vec<PlanBlock> {
             taken: find(r.taken),
             falls: find(r.falls),
             predecessors: 0,
+            in_loop: false,
             polls: false,
             longest: 0,
             dirty: 0,
@@ -309,10 +313,12 @@ fn find_scalars(plan: &mut Plan) {
 /// that do not lead forward. Without the edges into those the region has no cycle.
 fn place_polls(blocks: &mut [PlanBlock]) {
     let mut polls = vec![false; blocks.len()];
+    let mut in_loop = vec![false; blocks.len()];
     polls[0] = true;
     for (index, block) in blocks.iter().enumerate() {
         for next in block.successors().filter(|next| *next <= index) {
             polls[next] = true;
+            in_loop[next..=index].fill(true);
         }
     }
     let mut longest = vec![0; blocks.len()];
@@ -321,6 +327,7 @@ fn place_polls(blocks: &mut [PlanBlock]) {
         longest[index] = blocks[index].insns.len() as u64 + rest.unwrap_or(0);
     }
     for (index, block) in blocks.iter_mut().enumerate() {
+        block.in_loop = in_loop[index];
         block.polls = polls[index];
         block.longest = longest[index].max(1);
     }

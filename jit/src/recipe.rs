@@ -159,7 +159,8 @@ fn meet(block: &PlanBlock, index: usize, from: &[usize], outs: &[Option<Recipe>]
     // A loop's recipe is worth most.
     let mut candidates = from.iter().rev().filter_map(|p| outs[*p]);
     let Some(recipe) = candidates.next() else { return Meeting::default() };
-    let by_recipe = from.iter().filter(|p| outs[**p] == Some(recipe)).fold(0, |set, p| set | 1 << p);
+    let by_recipe =
+        from.iter().filter(|p| outs[**p] == Some(recipe)).fold(0, |set, p| set | 1 << p);
     let others = from.iter().any(|p| outs[*p] != Some(recipe));
     debug_assert!(block.predecessors >= from.len());
     Meeting { recipe: Some(recipe), by_recipe, mixed: others || index == 0 }

@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use brolga_cpu::backend::{AtomicOp, Backend, Bin, Cmp, Complex, Un};
 use brolga_cpu::flags::{Cond, FlagOp};
 use brolga_cpu::insn::Insn;
-use brolga_cpu::vcpu::{RIP, Seg, ZERO};
+use brolga_cpu::vcpu::{RIP, Seg, ZERO, gpr};
 use brolga_cpu::vector::{
     ComFmt, Cvt, Fmt, Fp1, Fp2, IntCvt, Lane, Pattern, Shift, VecWidth, VectorBackend, X2,
 };
@@ -15,6 +15,7 @@ use brolga_mmu::Width;
 use crate::native;
 use crate::recipe::{Notes, Recipe};
 use crate::translate::vector::shuffle::merges;
+use crate::x87::{self, Form};
 
 /// A set of general or vector registers.
 pub(crate) type RegSet = u32;
@@ -45,6 +46,8 @@ pub(crate) struct Effects {
     pub(crate) interpreted: bool,
     /// It computes in the host's SSE unit under the guest's MXCSR.
     pub(crate) uses_mxcsr: bool,
+    /// It uses x87 or MMX registers; native only where all x87 exceptions are masked.
+    pub(crate) uses_x87: bool,
     /// What the vector register that it writes is used for.
     pub(crate) vector_use: VectorUse,
     /// Where it continues, if it sets RIP.
@@ -322,6 +325,32 @@ impl Backend for Survey {
         self.interpreted();
         Ok(())
     }
+
+    fn x87(&mut self, insn: &Insn, _: Complex) -> Result<(), Infallible> {
+        let Some(form) = x87::form(insn) else {
+            self.interpreted();
+            return Ok(());
+        };
+        self.effects.uses_x87 = true;
+        match form {
+            Form::Nothing | Form::Registers(_) | Form::ClearExceptions => {}
+            Form::CompareFlags(_) => {
+                let nothing = Known::Nothing;
+                self.flags(FlagOp::Bits, Width::W64, nothing, nothing, nothing);
+            }
+            Form::MoveIf(cc, _) => self.cond(cc),
+            Form::StatusToAx => self.set_reg(Width::W16, gpr::RAX, Known::Nothing),
+            Form::Load(..)
+            | Form::Store(..)
+            | Form::LoadControl
+            | Form::StoreControl
+            | Form::StoreStatus => {
+                self.ea(insn);
+                self.leave();
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Whether `ip & mask` is `ip` wherever translated code runs: inside its limit, and below 64 KiB
@@ -368,22 +397,15 @@ impl VectorBackend for Survey {
         self.effects.vector_use = v;
     }
     fn mm(&mut self, _: u8) -> VectorUse {
-        self.interpreted();
         VectorUse::Neutral
     }
-    fn set_mm(&mut self, _: u8, _: VectorUse) {
-        self.interpreted();
-    }
+    fn set_mm(&mut self, _: u8, _: VectorUse) {}
     fn mmx_check(&mut self) -> Result<(), Infallible> {
-        self.interpreted();
+        self.effects.uses_x87 = true;
         Ok(())
     }
-    fn mmx_enter(&mut self) {
-        self.interpreted();
-    }
-    fn mmx_leave(&mut self) {
-        self.interpreted();
-    }
+    fn mmx_enter(&mut self) {}
+    fn mmx_leave(&mut self) {}
     fn load_x(&mut self, _: VecWidth, _: Seg, _: Known, _: bool) -> Result<VectorUse, Infallible> {
         self.leave();
         Ok(VectorUse::Neutral)
@@ -494,7 +516,27 @@ impl VectorBackend for Survey {
         Ok(Known::Nothing)
     }
     fn crc32c(&mut self, _: Width, _: Known, _: Known) -> Known {
-        self.effects.interpreted |= !native::crc32c();
+        self.effects.interpreted |= !native::sse4_2();
         Known::Nothing
+    }
+    fn string_index(
+        &mut self,
+        _: u8,
+        _: VectorUse,
+        _: VectorUse,
+        _: Option<[Known; 2]>,
+    ) -> (Known, Known) {
+        self.effects.interpreted |= !native::sse4_2();
+        (Known::Nothing, Known::Nothing)
+    }
+    fn string_mask(
+        &mut self,
+        _: u8,
+        _: VectorUse,
+        _: VectorUse,
+        _: Option<[Known; 2]>,
+    ) -> (VectorUse, Known) {
+        self.effects.interpreted |= !native::sse4_2();
+        (VectorUse::Packed, Known::Nothing)
     }
 }

@@ -7,6 +7,7 @@ use brolga_cpu::core::tier::{Left, Tier};
 use brolga_cpu::core::{Core, is_canonical};
 use brolga_cpu::cpuid::CpuModel;
 use brolga_mmu::{GuestPhys, Linear, PAGE_SIZE, TlbEntry};
+use iced_x86::Code;
 use rustc_hash::FxBuildHasher;
 
 use crate::arena::{ArenaError, CodeArena, CodeId};
@@ -16,8 +17,9 @@ use crate::enter::Entrance;
 use crate::interpreted::{Interpreted, InterpretedTable};
 use crate::jump::{JUMP_BITS, Jumps, set_key};
 use crate::plan::{Plan, plan};
+use crate::sites::{SitePool, Used};
 use crate::stats::JitStats;
-use crate::translate::{Reason, Request};
+use crate::translate::{Products, Reason, Request};
 
 /// Most link cells of one region: two for each of its blocks.
 const MAX_LINKS: usize = 64;
@@ -75,6 +77,9 @@ struct Region {
     slots: Vec<u32>,
     /// Of instructions that the interpreter executes for it.
     numbers: Vec<u32>,
+    sites: Vec<Used>,
+    /// Where it was when it was translated.
+    linear: Linear,
 }
 
 /// What a region is made from.
@@ -95,6 +100,14 @@ enum Untranslated {
     Failed,
 }
 
+/// A region's machine code and what belongs to it.
+struct Made {
+    id: CodeId,
+    entry: u64,
+    numbers: Vec<u32>,
+    sites: Vec<Used>,
+}
+
 /// Index of a region.
 type RegionId = u32;
 
@@ -107,6 +120,7 @@ pub struct Jit {
     arena: CodeArena,
     jumps: Jumps,
     interpreted: InterpretedTable,
+    sites: SitePool,
     regions: Vec<Option<Region>>,
     free: Vec<RegionId>,
     by_place: HashMap<(GuestPhys, Mode), RegionId, FxBuildHasher>,
@@ -126,6 +140,7 @@ impl Jit {
             arena: CodeArena::new(config.cache_bytes)?,
             jumps: Jumps::new(),
             interpreted: InterpretedTable::default(),
+            sites: SitePool::new(),
             regions: Vec::new(),
             free: Vec::new(),
             by_place: HashMap::default(),
@@ -177,12 +192,25 @@ impl Jit {
         let first_cell = self.jumps.first_free_cell(MAX_LINKS).ok_or(Untranslated::Full)?;
         let numbers = self.interpreted.take(plan.interpreted());
         let jump_bits = JUMP_BITS;
-        let request = Request { plan, page, mode, model, first_cell, jump_bits, numbers: &numbers };
-        let Compiled { code, entry, links, interpreted } = match self.compiler.compile(&request) {
+        let sites = self.sites.take();
+        let restless = self.sites.restless(place.page_number());
+        let request = Request {
+            plan,
+            page,
+            mode,
+            model,
+            first_cell,
+            jump_bits,
+            sites: &sites,
+            restless,
+            numbers: &numbers,
+        };
+        let Compiled { code, entry, products } = match self.compiler.compile(&request) {
             Ok(compiled) => compiled,
             Err(error) => {
                 tracing::warn!("the code at {place} is not translated: {error}");
                 self.interpreted.give_back(&numbers);
+                self.sites.give_back(sites);
                 return Err(Untranslated::Failed);
             }
         };
@@ -191,30 +219,26 @@ impl Jit {
         let Some((id, host)) = published.and_then(|id| Some((id, self.arena.entry(id)? as u64)))
         else {
             self.interpreted.give_back(&numbers);
+            self.sites.give_back(sites);
             return Err(Untranslated::Full);
         };
         let entry = host + entry as u64;
         let text = if self.dump.wants_text() { self.compiler.clif() } else { String::new() };
         let code = &code;
         self.dump.region(&Subject { plan, page, mode, place, linear, host, code }, &text);
+        let Products { links, interpreted, sites: used } = products;
+        self.sites.give_back(sites.into_iter().skip(used.len()));
         self.jumps.take_cells(links.len());
         for (number, insn) in numbers.iter().zip(interpreted) {
             let code = &page[usize::from(insn.at)..];
             self.interpreted.enter(*number, Interpreted::new(code, mode, model, insn.needs));
         }
-        Ok(self.add(core, plan, source, id, entry, numbers))
+        Ok(self.add(core, plan, source, Made { id, entry, numbers, sites: used }))
     }
 
-    fn add(
-        &mut self,
-        core: &mut Core,
-        plan: &Plan,
-        source: &Source,
-        code: CodeId,
-        entry: u64,
-        numbers: Vec<u32>,
-    ) -> RegionId {
-        let Source { place, mode, .. } = *source;
+    fn add(&mut self, core: &mut Core, plan: &Plan, source: &Source, made: Made) -> RegionId {
+        let Source { place, mode, linear, .. } = *source;
+        let Made { id: code, entry, numbers, sites } = made;
         let pieces: Vec<_> = plan.pieces().collect();
         for (start, end) in &pieces {
             let at = GuestPhys(place.page_base().0 + u64::from(*start));
@@ -225,7 +249,8 @@ impl Jit {
         self.stats.regions += 1;
         self.stats.insns += plan.insns() as u64;
         let (incoming, slots) = (Vec::new(), Vec::new());
-        let region = Region { code, entry, place, mode, pieces, incoming, slots, numbers };
+        let region =
+            Region { code, entry, place, mode, pieces, incoming, slots, numbers, sites, linear };
         let id = self.free.pop().unwrap_or_else(|| {
             self.regions.push(None);
             self.regions.len() as RegionId - 1
@@ -234,6 +259,43 @@ impl Jit {
         self.by_place.insert((place, mode), id);
         self.by_page.entry(place.page_number()).or_default().push(id);
         id
+    }
+
+    /// Translates regions again whose sites do not pay, without those.
+    #[cold]
+    fn give_up_sites(&mut self, core: &mut Core) {
+        for site in core.translated.sites.take_restless() {
+            let uses = |region: &Region| region.sites.iter().find(|used| used.0 == site).copied();
+            let found = self.regions.iter().enumerate().find_map(|(id, region)| {
+                let region = region.as_ref()?;
+                Some((id as RegionId, region.place, uses(region)?.1))
+            });
+            if let Some((id, place, at)) = found {
+                self.sites.note_restless(place.page_number(), at);
+                self.translate_again(core, id);
+            }
+        }
+    }
+
+    fn translate_again(&mut self, core: &mut Core, id: RegionId) {
+        let Some(region) = &self.regions[id as usize] else { return };
+        let (place, mode, linear) = (region.place, region.mode, region.linear);
+        let starts: Vec<u16> = region.pieces.iter().map(|(start, _)| *start).collect();
+        if let Some(ids) = self.by_page.get_mut(&place.page_number()) {
+            ids.retain(|other| *other != id);
+        }
+        self.drop_region(id);
+        let mut page = [0; PAGE_SIZE as usize];
+        if core.mem.map.read_slice(place.page_base(), &mut page).is_err() {
+            return;
+        }
+        let model = core.model.clone();
+        let entry = place.page_offset() as u16;
+        if let Some(plan) = plan(&page, entry, mode, &model, &|at| starts.contains(&at)) {
+            let source = Source { page: &page, place, linear, mode, model: &model };
+            // Without room it is interpreted until it is hot once more.
+            let _ = self.translate(core, &plan, &source);
+        }
     }
 
     /// Drops a region; its code is free.
@@ -247,6 +309,7 @@ impl Jit {
         }
         self.arena.free(region.code);
         self.interpreted.give_back(&region.numbers);
+        self.sites.give_back(region.sites.iter().map(|(site, _)| *site));
         self.by_place.remove(&(region.place, region.mode));
         self.free.push(id);
     }
@@ -256,6 +319,7 @@ impl Jit {
         self.stats.flushes += 1;
         for region in self.regions.drain(..).flatten() {
             self.interpreted.give_back(&region.numbers);
+            self.sites.give_back(region.sites.iter().map(|(site, _)| *site));
         }
         self.free.clear();
         self.by_place.clear();
@@ -299,6 +363,12 @@ impl Jit {
             }
         }
     }
+
+    /// How often each kind of instruction has been executed by the interpreter while translated code
+    /// waited.
+    pub fn interpreted(&self) -> impl Iterator<Item = (Code, u64)> {
+        self.interpreted.counts().into_iter()
+    }
 }
 
 /// Whether a near jump from code around `at` stays canonical: translated code does not look.
@@ -331,6 +401,9 @@ impl Tier for Jit {
         core.retire_until_left(core.translated.budget);
         let reason = Reason::from_number(core.translated.exit);
         self.stats.leaves[reason as usize] += 1;
+        if core.translated.sites.any_restless() {
+            self.give_up_sites(core);
+        }
         match reason {
             Reason::LookUp => Left::GoOn,
             Reason::Budget => Left::Slice,
@@ -369,6 +442,7 @@ impl Tier for Jit {
 
     fn invalidate(&mut self, at: GuestPhys, len: u64) {
         let Some(ids) = self.by_page.remove(&at.page_number()) else { return };
+        self.sites.forget(at.page_number());
         let (first, end) = (at.page_offset(), at.page_offset() + len);
         let mut kept = Vec::new();
         for id in ids {

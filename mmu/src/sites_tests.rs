@@ -50,7 +50,9 @@ fn an_empty_site_matches_no_canonical_address() {
     for top in [0, 1, 0x7fff, 0xffff_8000, 0xffff_ffff] {
         for page in 0..1 << 10 {
             let linear = Linear(top << 32 | page << 12);
-            assert!(!TlbEntry::hit(empty.read, linear, 1) && !TlbEntry::hit(empty.write, linear, 1));
+            assert!(
+                !TlbEntry::hit(empty.read, linear, 1) && !TlbEntry::hit(empty.write, linear, 1)
+            );
         }
     }
 }

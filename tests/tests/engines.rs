@@ -6,11 +6,13 @@ use brolga_tests::oracle::families::FAMILIES;
 use brolga_tests::suite;
 
 fn main() {
-    let vectors = FAMILIES.iter().filter(|family| family.name.starts_with("sse"));
+    let vectors = FAMILIES.iter().filter(|family| family.vector);
     let families = vectors.map(|f| suite::trial(f.name, || check(|| engines::run(f))));
     let programs = suite::trial("programs", || check(engines::run_programs));
     let nans = suite::trial("nans", || check(engines::run_nans));
-    suite::run(families.chain([programs, nans]).collect());
+    let unmasking = suite::trial("unmasking", || check(engines::run_unmasking));
+    let native = suite::trial("native", || check(engines::run_native));
+    suite::run(families.chain([programs, nans, unmasking, native]).collect());
 }
 
 fn check(run: impl FnOnce() -> Result<()>) -> Result<()> {

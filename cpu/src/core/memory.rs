@@ -259,6 +259,12 @@ impl Core {
         let bytes = count * w.bytes();
         let target = self.plain_run(to.0, to.1, bytes, true);
         let Some(host) = target.and_then(|t| self.host_write(t, bytes)) else { return false };
+        let byte = v as u8;
+        if v == u64::from_le_bytes([byte; 8]) & w.mask() {
+            // SAFETY: as below.
+            unsafe { (host.addr() as *mut u8).write_bytes(byte, bytes as usize) };
+            return true;
+        }
         for n in 0..count {
             // SAFETY: a TLB hit of all `bytes` bytes, inside RAM that the map keeps alive.
             unsafe { host.wrapping_add(n * w.bytes()).write(w, v) };

@@ -5,9 +5,9 @@ mod backend;
 mod memory;
 mod modes;
 mod run;
+pub mod sites;
 #[cfg(test)]
 mod tests;
-pub mod sites;
 pub mod tier;
 mod trail;
 pub mod translated;

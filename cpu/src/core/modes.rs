@@ -9,7 +9,7 @@ use crate::vector::mxcsr;
 
 impl Core {
     /// Recomputes everything derived. To be called after a change of CS, SS, DS or ES, CPL, CR0,
-    /// CR3's format, CR4, EFER, DR7, EFLAGS.VM, EFLAGS.AC or MXCSR's masks. Drops all translations if the rules of
+    /// CR3's format, CR4, EFER, DR7, EFLAGS.VM, EFLAGS.AC, or the exception masks of MXCSR or the x87. Drops all translations if the rules of
     /// paging have changed.
     pub fn mode_changed(&mut self) {
         self.mode = decode_mode(&self.vcpu, self.alignment_checked());
@@ -90,6 +90,7 @@ fn decode_mode(v: &Vcpu, alignment_checked: bool) -> Mode {
         .with(Mode::OSFXSR, v.sys.cr4 & cr4::OSFXSR != 0)
         .with(Mode::USER, v.cpl == 3)
         .with(Mode::SIMD_UNMASKED, v.mxcsr & mxcsr::MASKS != mxcsr::MASKS)
+        .with(Mode::X87_UNMASKED, !v.x87.masks_all())
 }
 
 /// Base 0, limit 4 GiB, writable, expand-up: accesses need no check.

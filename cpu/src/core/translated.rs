@@ -9,7 +9,9 @@ use super::memory::By;
 use super::sites::SiteRecords;
 use super::{Core, Mode};
 use crate::flags::{FlagOp, LazyFlags};
+use crate::softfloat::F80;
 use crate::vcpu::{Segment, Vcpu};
+use crate::x87::{HostImage, LastInstruction, X87};
 
 /// Fields that translated code reads and writes. Addresses are plain numbers: they are valid while
 /// the code runs, and the owner of the code sets them before it does.
@@ -18,7 +20,7 @@ use crate::vcpu::{Segment, Vcpu};
 pub struct Translated {
     /// Slow path: the linear address of the access.
     pub address: u64,
-    /// Slow path: the size in bytes, [`Translated::WRITE`], and the site.
+    /// Slow path: the size in bytes, [`Translated::WRITE`], [`Translated::ALIGNED`], and the site.
     pub access: u64,
     /// Slow path: the host address, or 0 where the interpreter has to execute the instruction.
     pub host: u64,
@@ -42,12 +44,26 @@ pub struct Translated {
     pub operations: u64,
     /// The result of such a function.
     pub result: [u64; 2],
+    /// AX after LAHF and SETO, where such a function sets flags: SF, ZF and CF in their positions
+    /// in bits 8 to 15, OF in bit 0.
+    pub result_flags: u64,
     /// Address of a thunk that computes the status flags from their lazy form.
     pub status: u64,
     /// Address of a function that executes an instruction given by its number.
     pub interpret: u64,
     /// Address of the table of those instructions.
     pub interpreted: u64,
+    /// Address of the table of functions that are instructions of the host's x87.
+    pub x87_functions: u64,
+    /// Address of the function that loads the guest's x87 state into the host's x87.
+    pub load_x87: u64,
+    /// Address of the function that takes it back.
+    pub take_x87: u64,
+    /// Whether it is there, 1 or 0: then it is not in the vCPU, but for the control word and the
+    /// pointers to the last instruction. Never outside translated code and its slow path.
+    pub x87_loaded: u64,
+    /// The state on its way there.
+    pub x87_image: X87Image,
     /// Address of the TLB's table for the current privilege, as of the last of them.
     pub tlb: u64,
     /// Address of the code to enter first.
@@ -58,9 +74,21 @@ pub struct Translated {
     pub sites: SiteRecords,
 }
 
+/// See [`Translated::x87_image`].
+#[derive(Debug)]
+pub struct X87Image(pub HostImage);
+
+impl Default for X87Image {
+    fn default() -> Self {
+        X87Image([0; _])
+    }
+}
+
 impl Translated {
     /// Bit of [`Translated::access`]: a write, or a read-modify-write.
     pub const WRITE: u64 = 1 << 16;
+    /// Bit of [`Translated::access`]: only an address that is a multiple of the size will do.
+    pub const ALIGNED: u64 = 1 << 17;
     /// Where [`Translated::access`] holds the number of the site plus 1, or 0 if there is none;
     /// with one, [`Translated::budget`] tells how much of the slice is left.
     pub const SITE_SHIFT: u32 = 32;
@@ -93,12 +121,46 @@ pub mod offset {
     pub const SLOW_PATH: usize = offset_of!(Core, translated) + offset_of!(Translated, slow_path);
     pub const OPERATIONS: usize = offset_of!(Core, translated) + offset_of!(Translated, operations);
     pub const RESULT: usize = offset_of!(Core, translated) + offset_of!(Translated, result);
+    pub const RESULT_FLAGS: usize =
+        offset_of!(Core, translated) + offset_of!(Translated, result_flags);
     pub const STATUS: usize = offset_of!(Core, translated) + offset_of!(Translated, status);
     pub const INTERPRET: usize = offset_of!(Core, translated) + offset_of!(Translated, interpret);
     pub const TLB: usize = offset_of!(Core, translated) + offset_of!(Translated, tlb);
     pub const CODE: usize = offset_of!(Core, translated) + offset_of!(Translated, code);
     pub const LEAVE: usize = offset_of!(Core, translated) + offset_of!(Translated, leave);
 
+    pub const X87_FUNCTIONS: usize =
+        offset_of!(Core, translated) + offset_of!(Translated, x87_functions);
+    pub const LOAD_X87: usize = offset_of!(Core, translated) + offset_of!(Translated, load_x87);
+    pub const TAKE_X87: usize = offset_of!(Core, translated) + offset_of!(Translated, take_x87);
+    pub const X87_LOADED: usize = offset_of!(Core, translated) + offset_of!(Translated, x87_loaded);
+    pub const X87_IMAGE: usize = offset_of!(Core, translated) + offset_of!(Translated, x87_image);
+    const STATE: usize = offset_of!(Core, vcpu) + offset_of!(Vcpu, x87);
+    pub const X87_CONTROL: usize = STATE + X87::CONTROL;
+    pub const X87_STATUS: usize = STATE + X87::STATUS;
+    pub const X87_VALID: usize = STATE + X87::VALID;
+    const X87_LAST: usize = STATE + offset_of!(X87, last);
+    pub const X87_LAST_IP: usize = X87_LAST + offset_of!(LastInstruction, ip);
+    pub const X87_LAST_CS: usize = X87_LAST + offset_of!(LastInstruction, cs);
+    pub const X87_LAST_DP: usize = X87_LAST + offset_of!(LastInstruction, dp);
+    pub const X87_LAST_DS: usize = X87_LAST + offset_of!(LastInstruction, ds);
+
+    /// The significand of the physical x87 register `r`: MM`r`.
+    pub const fn x87_significand(r: u8) -> usize {
+        x87_register(r) + offset_of!(F80, sig)
+    }
+    /// Its sign and exponent, a `u16`.
+    pub const fn x87_sign_exponent(r: u8) -> usize {
+        x87_register(r) + offset_of!(F80, se)
+    }
+    const fn x87_register(r: u8) -> usize {
+        STATE + X87::REGS + (r & 7) as usize * size_of::<F80>()
+    }
+
+    /// The selector in segment register `index` (encoding order), a `u16`.
+    pub const fn segment_selector(index: usize) -> usize {
+        segment(index) + offset_of!(Segment, selector)
+    }
     /// The base of segment register `index` (encoding order).
     pub const fn segment_base(index: usize) -> usize {
         segment(index) + offset_of!(Segment, base)
@@ -140,6 +202,10 @@ impl Core {
         let access = self.translated.access;
         let size = access & 0xffff;
         let write = access & Translated::WRITE != 0;
+        if access & Translated::ALIGNED != 0 && at.0 & (size - 1) != 0 {
+            self.translated.host = 0;
+            return;
+        }
         let host = match (access >> Translated::SITE_SHIFT).checked_sub(1) {
             Some(site) => self.host_for_site(site as u32, at, size, write),
             None => self.host_after_fill(at, size, write),

@@ -12,7 +12,7 @@ use crate::semantics::x87::report_pending;
 use crate::vcpu::{Seg, cr4};
 use crate::vector::{
     ComFmt, Cvt, Fmt, Fp, Fp1, Fp2, IntCvt, Lane, Pattern, Shift, VecWidth, VectorBackend, X2,
-    lanes,
+    lanes, string,
 };
 
 impl Core {
@@ -247,5 +247,27 @@ impl VectorBackend for Core {
     #[inline(always)]
     fn crc32c(&mut self, w: Width, crc: u64, data: u64) -> u64 {
         lanes::crc32c(crc as u32, data, w.bytes() as u32).into()
+    }
+
+    fn string_index(
+        &mut self,
+        control: u8,
+        a: u128,
+        b: u128,
+        lens: Option<[u64; 2]>,
+    ) -> (u64, u64) {
+        let compared = string::Compared::new(control, a, b, lens);
+        (compared.index(), compared.flags())
+    }
+
+    fn string_mask(
+        &mut self,
+        control: u8,
+        a: u128,
+        b: u128,
+        lens: Option<[u64; 2]>,
+    ) -> (u128, u64) {
+        let compared = string::Compared::new(control, a, b, lens);
+        (compared.mask(), compared.flags())
     }
 }

@@ -48,21 +48,21 @@ fn strings<B: VectorBackend>(i: &Instruction) -> Option<Handler<B>> {
     let mem = i.op1_kind() == OpKind::Memory;
     Some(match (i.mnemonic(), mem) {
         (Mnemonic::Pcmpestri | Mnemonic::Pcmpestri64, false) => {
-            complex!(string::compare::<true, false, false>)
+            string::compare::<B, true, false, false>
         }
         (Mnemonic::Pcmpestri | Mnemonic::Pcmpestri64, true) => {
-            complex!(string::compare::<true, false, true>)
+            string::compare::<B, true, false, true>
         }
         (Mnemonic::Pcmpestrm | Mnemonic::Pcmpestrm64, false) => {
-            complex!(string::compare::<true, true, false>)
+            string::compare::<B, true, true, false>
         }
         (Mnemonic::Pcmpestrm | Mnemonic::Pcmpestrm64, true) => {
-            complex!(string::compare::<true, true, true>)
+            string::compare::<B, true, true, true>
         }
-        (Mnemonic::Pcmpistri, false) => complex!(string::compare::<false, false, false>),
-        (Mnemonic::Pcmpistri, true) => complex!(string::compare::<false, false, true>),
-        (Mnemonic::Pcmpistrm, false) => complex!(string::compare::<false, true, false>),
-        (Mnemonic::Pcmpistrm, true) => complex!(string::compare::<false, true, true>),
+        (Mnemonic::Pcmpistri, false) => string::compare::<B, false, false, false>,
+        (Mnemonic::Pcmpistri, true) => string::compare::<B, false, false, true>,
+        (Mnemonic::Pcmpistrm, false) => string::compare::<B, false, true, false>,
+        (Mnemonic::Pcmpistrm, true) => string::compare::<B, false, true, true>,
         _ => return None,
     })
 }

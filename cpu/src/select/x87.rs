@@ -2,13 +2,17 @@
 
 use iced_x86::{CpuidFeature, Instruction, Mnemonic};
 
-use super::complex;
 use crate::backend::{Backend, Handler};
+use crate::insn::Insn;
 use crate::semantics::x87::execute;
 
 /// The meaning of an x87 instruction.
 pub(super) fn select<B: Backend>(i: &Instruction) -> Option<Handler<B>> {
-    is_x87(i).then_some(complex!(execute))
+    is_x87(i).then_some(instruction::<B>)
+}
+
+fn instruction<B: Backend>(b: &mut B, i: &Insn) -> Result<(), B::E> {
+    b.x87(i, execute)
 }
 
 /// Whether `i` is executed by the x87 FPU.

@@ -26,8 +26,10 @@ pub fn execute(core: &mut Core, i: &Insn) -> Result<(), Exit> {
         report_pending(core)?;
     }
     if is_control(mnemonic) {
+        let masked = core.vcpu.x87.masks_all();
         control(core, i, mnemonic)?;
         release_ferr(core);
+        settle_masks(core, masked);
         return Ok(());
     }
     let was_pending = core.vcpu.x87.pending();
@@ -65,6 +67,15 @@ pub(crate) fn report_pending(core: &mut Core) -> Result<(), Exit> {
 pub(crate) fn release_ferr(core: &mut Core) {
     if !core.vcpu.x87.pending() {
         drive_ferr(core, false);
+    }
+}
+
+/// Whether all exceptions are masked is part of the mode: if that was `masked` before, and has
+/// changed, what follows is other code.
+pub(crate) fn settle_masks(core: &mut Core, masked: bool) {
+    if core.vcpu.x87.masks_all() != masked {
+        core.mode_changed();
+        core.leave_block(false);
     }
 }
 

@@ -4,6 +4,7 @@
 mod float;
 pub(crate) mod lanes;
 pub mod portable;
+pub(crate) mod string;
 
 use brolga_mmu::Width;
 
@@ -219,6 +220,25 @@ pub trait VectorBackend: Backend {
 
     /// CRC-32C of `data`'s bytes, continuing from `crc` (SDM vol. 2, CRC32).
     fn crc32c(&mut self, w: Width, crc: Self::V, data: Self::V) -> Self::V;
+
+    /// Compares strings as the immediate `control` says (SDM vol. 2, 4.1): an index, and the status
+    /// flags. `lens` are the signed lengths of `a` and `b` in 64 bits, whose absolute values count;
+    /// without them a null element ends a string.
+    fn string_index(
+        &mut self,
+        control: u8,
+        a: Self::X,
+        b: Self::X,
+        lens: Option<[Self::V; 2]>,
+    ) -> (Self::V, Self::V);
+    /// As [`VectorBackend::string_index`], with a mask as its result.
+    fn string_mask(
+        &mut self,
+        control: u8,
+        a: Self::X,
+        b: Self::X,
+        lens: Option<[Self::V; 2]>,
+    ) -> (Self::X, Self::V);
 
     /// `v` in the lowest quadword, zero above.
     fn vector_of(&mut self, v: Self::V) -> Self::X {

@@ -155,6 +155,27 @@ impl X87 {
     }
 }
 
+/// What FNSAVE and FRSTOR move in 32-bit protected and in 64-bit mode.
+pub type HostImage = [u8; 108];
+
+/// A host's x87 that executes the guest's instructions. Its pointers to the last instruction are
+/// not the guest's, and the control word is known here.
+impl X87 {
+    /// The state for a host's FRSTOR, with all exceptions masked.
+    pub fn to_host(&self) -> HostImage {
+        let mut image = self.saved_state(ImageFormat::Protected32).bytes;
+        image[0] |= flag::ALL;
+        image
+    }
+
+    /// Takes over what the host's FNSAVE has stored.
+    pub fn take_from_host(&mut self, image: &HostImage) {
+        let (control, last) = (self.control, self.last);
+        self.restore_state(ImageFormat::Protected32, image);
+        (self.control, self.last) = (control, last);
+    }
+}
+
 /// Where FXSAVE puts ST(0); each register takes 16 bytes.
 const FXSAVE_REGISTERS: usize = 32;
 

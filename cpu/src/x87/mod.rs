@@ -20,7 +20,7 @@ mod transfer;
 mod wide;
 
 pub use arith::{Arith, ArithMem, CompareFlags};
-pub use image::{Image, ImageFormat};
+pub use image::{HostImage, Image, ImageFormat};
 pub use transcendental::Transcendental;
 pub use transfer::{Bcd, Constant, FloatMem, Store};
 
@@ -50,9 +50,10 @@ pub mod status {
 use status::{B, C0, C1, C2, C3, ES, SF, TOP};
 
 /// The control word's writable bits: masks, PC, RC, and the infinity control that only the 287
-/// obeyed. Bit 6 always reads as one.
-const CONTROL_WRITABLE: u16 = 0x1F3F;
-const CONTROL_ONES: u16 = 0x0040;
+/// obeyed.
+pub const CONTROL_WRITABLE: u16 = 0x1F3F;
+/// Bit 6 of the control word always reads as one.
+pub const CONTROL_ONES: u16 = 0x0040;
 /// The control word of FNINIT.
 const CONTROL_INIT: u16 = 0x037F;
 
@@ -82,6 +83,14 @@ pub struct X87 {
     valid: u8,
     /// The pointers that FSTENV and FXSAVE report.
     pub last: LastInstruction,
+}
+
+/// Where the fields lie, for generated code.
+impl X87 {
+    pub(crate) const REGS: usize = std::mem::offset_of!(X87, regs);
+    pub(crate) const CONTROL: usize = std::mem::offset_of!(X87, control);
+    pub(crate) const STATUS: usize = std::mem::offset_of!(X87, status);
+    pub(crate) const VALID: usize = std::mem::offset_of!(X87, valid);
 }
 
 impl Default for X87 {
@@ -231,6 +240,11 @@ impl X87 {
     fn raise(&mut self, flags: u16) {
         self.status |= flags;
         self.update_summary();
+    }
+
+    /// Whether no exception is unmasked.
+    pub fn masks_all(&self) -> bool {
+        !self.control & u16::from(flag::ALL) == 0
     }
 
     fn is_masked(&self, flag: u8) -> bool {

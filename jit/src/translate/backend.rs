@@ -189,7 +189,7 @@ impl Backend for Translator<'_> {
         ea: Node,
         v: Node,
     ) -> Result<Node, Infallible> {
-        let host = self.aligned_access(w, seg, ea);
+        let host = self.aligned_access(w.bytes(), seg, ea, true);
         let v = self.narrow(v, w);
         let op = match op {
             AtomicOp::Add => AtomicRmwOp::Add,
@@ -210,7 +210,7 @@ impl Backend for Translator<'_> {
         expected: Node,
         new: Node,
     ) -> Result<Node, Infallible> {
-        let host = self.aligned_access(w, seg, ea);
+        let host = self.aligned_access(w.bytes(), seg, ea, true);
         let (expected, new) = (self.narrow(expected, w), self.narrow(new, w));
         let old = self.f.ins().atomic_cas(super::trusted(), host, expected, new);
         Ok(self.given_narrow(w, old))
@@ -267,6 +267,14 @@ impl Backend for Translator<'_> {
     /// The plan has the interpreter execute such an instruction.
     fn complex(&mut self, _: &Insn, _: Complex) -> Result<(), Infallible> {
         unreachable!("complex instructions are surveyed as interpreted")
+    }
+
+    fn x87(&mut self, insn: &Insn, _: Complex) -> Result<(), Infallible> {
+        match crate::x87::form(insn) {
+            Some(form) => self.x87_instruction(insn, form),
+            None => unreachable!("surveyed as interpreted"),
+        }
+        Ok(())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use brolga_cpu::core::translated::{Translated, offset};
 use brolga_cpu::vcpu::{Seg, attr};
-use brolga_mmu::{TLB_ENTRIES, TlbEntry, Width};
+use brolga_mmu::{TLB_ENTRIES, TlbEntry, Width, site_offset};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Type, Value, types};
 
@@ -23,18 +23,13 @@ impl Translator<'_> {
     /// The host address of `size` bytes at `ea`; leaves where the interpreter must do the access.
     pub(super) fn access(&mut self, size: u64, seg: Seg, ea: Node, write: bool) -> Value {
         let linear = self.linear(size, seg, ea, write);
-        self.host(size, linear, write)
+        self.host(size, linear, write, false)
     }
 
-    /// The host address for an atomic operation: leaves for one that is not aligned.
-    pub(super) fn aligned_access(&mut self, w: Width, seg: Seg, ea: Node) -> Value {
-        let host = self.access(w.bytes(), seg, ea, true);
-        if w != Width::W8 {
-            let low = self.f.ins().band_imm_s(host, w.bytes() as i64 - 1);
-            let crooked = self.f.ins().icmp_imm_u(IntCC::NotEqual, low, 0);
-            self.leave_if(crooked);
-        }
-        host
+    /// The same of an access that must be aligned to its size, a power of two.
+    pub(super) fn aligned_access(&mut self, size: u64, seg: Seg, ea: Node, write: bool) -> Value {
+        let linear = self.linear(size, seg, ea, write);
+        self.host(size, linear, write, true)
     }
 
     /// The linear address, after the segment's checks: those for segments that only grow up,
@@ -95,20 +90,33 @@ impl Translator<'_> {
         self.f.ins().iadd(self.tlb, by)
     }
 
+    /// A site for an access of the current instruction, if it is to have one.
+    fn site(&mut self) -> Option<u32> {
+        let site = *self.request.sites.get(self.sites.len()).filter(|_| self.wants_sites)?;
+        let entry = i64::from(self.request.plan.entry());
+        self.sites.push((site, (entry + self.insn_at) as u16));
+        Some(site)
+    }
+
     /// Looks an address up in the TLB.
-    pub(super) fn host(&mut self, size: u64, linear: Value, write: bool) -> Value {
+    fn host(&mut self, size: u64, linear: Value, write: bool, aligned: bool) -> Value {
         let leave = self.leave_block();
-        let entry = self.tlb_entry(linear);
+        let site = self.site();
+        // Read here: in the cold block it would become a parameter.
+        let left = self.f.use_var(self.budget);
+        let (entry, base) = match site {
+            Some(site) => (self.tlb, site_offset(site)),
+            None => (self.tlb_entry(linear), 0),
+        };
         let tag = if write {
             std::mem::offset_of!(TlbEntry, write)
         } else {
             std::mem::offset_of!(TlbEntry, read)
         };
-        let tag = self.f.ins().load(types::I64, trusted(), entry, at(tag));
+        let tag = self.f.ins().load(types::I64, trusted(), entry, at(base + tag));
         let distance = self.f.ins().isub(linear, tag);
-        let miss =
-            self.f.ins().icmp_imm_u(IntCC::UnsignedGreaterThan, distance, PAGE - size as i64);
-        let addend = at(std::mem::offset_of!(TlbEntry, addend));
+        let miss = self.beyond_page(size, distance, aligned);
+        let addend = at(base + std::mem::offset_of!(TlbEntry, addend));
         let addend = self.f.ins().load(types::I64, trusted(), entry, addend);
         let host = self.f.ins().iadd(linear, addend);
         let (slow, on) = (self.cold_block(), self.f.create_block());
@@ -116,13 +124,31 @@ impl Translator<'_> {
         self.f.ins().brif(miss, slow, &[], on, &[host.into()]);
         self.f.seal_block(slow);
         self.f.switch_to_block(slow);
-        let access = size | if write { Translated::WRITE } else { 0 };
+        let flag = |on: bool, bit: u64| if on { bit } else { 0 };
+        let access = size | flag(write, Translated::WRITE) | flag(aligned, Translated::ALIGNED);
+        let access = match site {
+            Some(site) => {
+                self.f.ins().store(trusted(), left, self.core, at(offset::BUDGET));
+                access | (u64::from(site) + 1) << Translated::SITE_SHIFT
+            }
+            None => access,
+        };
         let found = self.slow_path(linear, access);
         self.f.ins().brif(found, on, &[found.into()], leave, &[]);
         self.f.seal_block(on);
         self.fill_leave_block();
         self.f.switch_to_block(on);
         result
+    }
+
+    /// Whether an access so far from a page's start is not inside the page, or not aligned: then the
+    /// low bits of the distance, rotated to the top, make it too large as well.
+    fn beyond_page(&mut self, size: u64, distance: Value, aligned: bool) -> Value {
+        let (distance, last) = match i64::from(size.trailing_zeros()) {
+            bits if aligned => (self.f.ins().rotr_imm_u(distance, bits), (PAGE >> bits) - 1),
+            _ => (distance, PAGE - size as i64),
+        };
+        self.f.ins().icmp_imm_u(IntCC::UnsignedGreaterThan, distance, last)
     }
 
     /// Calls the slow path, which changes no register; the host address, or 0.

@@ -17,6 +17,7 @@ mod meeting;
 mod memory;
 mod node;
 pub(crate) mod vector;
+mod x87;
 
 use brolga_cpu::block::Mode;
 use brolga_cpu::core::translated::offset;
@@ -32,6 +33,7 @@ use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 use iced_x86::Code;
 
 use crate::plan::{Next, Plan, PlanBlock};
+use crate::sites::{self, Restless, Used};
 use crate::survey::RegSet;
 use flags::{FlagsId, State};
 pub(crate) use interpret::GO_ON;
@@ -64,6 +66,9 @@ pub(crate) struct Request<'a> {
     pub(crate) first_cell: u32,
     /// Bits of the jump cache's index.
     pub(crate) jump_bits: u32,
+    /// Sites that the region may use, and instructions (by their offsets in the page) not to have any.
+    pub(crate) sites: &'a [u32],
+    pub(crate) restless: &'a Restless,
     /// The numbers under which the interpreter executes instructions of the region, one for each.
     pub(crate) numbers: &'a [u32],
 }
@@ -92,6 +97,9 @@ struct Signatures {
     vectors: SigRef,
     integers: SigRef,
     to_integer: SigRef,
+    /// Of the functions of [`crate::x87`]: on registers, and with an operand.
+    x87: SigRef,
+    x87_operand: SigRef,
     interpret: SigRef,
 }
 
@@ -114,6 +122,7 @@ struct Inherited {
     flags: FlagsId,
     pending: u64,
     vectors: [Option<Vector>; 16],
+    x87: x87::Known,
 }
 
 /// The backend that builds IR.
@@ -152,10 +161,14 @@ pub(crate) struct Translator<'a> {
     vector_dirty: u32,
     /// Vector registers that the current block has read or written.
     vectors: [Option<Vector>; 16],
+    x87: x87::Known,
     end: Option<End>,
     /// The state at the start of the current instruction, and the block that leaves with it.
     leave: Option<Leave>,
     links: Links,
+    /// The sites used so far, and whether the current instruction is to have any.
+    sites: Vec<Used>,
+    wants_sites: bool,
     /// What has been computed by operations that may set sticky flags of MXCSR.
     float_results: Vec<Value>,
     interpreted: Vec<ForInterpreter>,
@@ -181,13 +194,20 @@ fn is_call(insn: &Insn) -> bool {
         .is_ok_and(|code| code.flow_control() == iced_x86::FlowControl::IndirectCall)
 }
 
+/// What a region comes with, beside its code.
+pub(crate) struct Products {
+    pub(crate) links: Links,
+    pub(crate) interpreted: Vec<ForInterpreter>,
+    pub(crate) sites: Vec<Used>,
+}
+
 /// Builds the function for a region.
 pub(crate) fn translate(
     request: &Request<'_>,
     func: &mut Function,
     context: &mut FunctionBuilderContext,
     frontend: TargetFrontendConfig,
-) -> (Links, Vec<ForInterpreter>) {
+) -> Products {
     func.signature = region_signature();
     let mut t = Translator::new(request, FunctionBuilder::new(func, context));
     t.entry();
@@ -197,9 +217,9 @@ pub(crate) fn translate(
     t.fill_resume_block();
     t.f.seal_all_blocks();
     t.keep_float_results();
-    let Translator { f, links, interpreted, .. } = t;
+    let Translator { f, links, interpreted, sites, .. } = t;
     f.finalize(frontend);
-    (links, interpreted)
+    Products { links, interpreted, sites }
 }
 
 impl<'a> Translator<'a> {
@@ -216,6 +236,8 @@ impl<'a> Translator<'a> {
         let integers = preserving(&[types::I64; 3]);
         let to_integer =
             preserving(&[types::I64, types::I64, types::I64, types::I8X16, types::I8X16]);
+        let x87 = preserving(&[]);
+        let x87_operand = preserving(&[types::I64]);
         let leave = f.import_signature(Signature::new(CallConv::Tail));
         let mut interpret = Signature::new(CallConv::SystemV);
         interpret.params.extend([AbiParam::new(types::I64); 2]);
@@ -249,6 +271,8 @@ impl<'a> Translator<'a> {
                 vectors,
                 integers,
                 to_integer,
+                x87,
+                x87_operand,
                 interpret,
             },
             core,
@@ -272,9 +296,12 @@ impl<'a> Translator<'a> {
             dirty: PASSED_SET as u32,
             vector_dirty: 0,
             vectors: [None; 16],
+            x87: x87::Known::default(),
             end: None,
             leave: None,
             links: Links::new(),
+            sites: Vec::new(),
+            wants_sites: false,
             float_results: Vec::new(),
             interpreted: Vec::new(),
             resume: None,
@@ -353,6 +380,8 @@ impl<'a> Translator<'a> {
         let mut reloads = block.reloads.iter();
         for (n, (op, effects)) in decoded.ops.iter().zip(&block.insns).enumerate() {
             self.insn_at = self.block_at + i64::from(op.insn.at);
+            self.wants_sites = (block.in_loop || sites::stays(&op.insn))
+                && !request.restless.contains(&(block.start + op.insn.at));
             if effects.interpreted {
                 let needs = block.longest - 1 - n as u64;
                 self.interpreted.push(ForInterpreter { at: block.start + op.insn.at, needs });
@@ -376,15 +405,16 @@ impl<'a> Translator<'a> {
         self.vector_dirty = block.vector_dirty;
         self.end = None;
         self.leave = None;
-        let Inherited { flags, pending, vectors } = match self.inherited[index] {
+        let Inherited { flags, pending, vectors, x87 } = match self.inherited[index] {
             Some(state) => state,
             None => Inherited {
                 flags: self.meet(block),
                 pending: 0,
                 vectors: [None; 16],
+                x87: x87::Known::default(),
             },
         };
-        (self.flags, self.pending, self.vectors) = (flags, pending, vectors);
+        (self.flags, self.pending, self.vectors, self.x87) = (flags, pending, vectors, x87);
     }
 
     /// Leaves if the slice may end before the next poll.
@@ -451,8 +481,9 @@ impl<'a> Translator<'a> {
     fn go_to(&mut self, index: usize) {
         let block = &self.request.plan.blocks[index];
         if block.predecessors == 1 {
-            let (flags, pending, vectors) = (self.flags, self.pending, self.vectors);
-            self.inherited[index] = Some(Inherited { flags, pending, vectors });
+            let (flags, pending) = (self.flags, self.pending);
+            let (vectors, x87) = (self.vectors, self.x87);
+            self.inherited[index] = Some(Inherited { flags, pending, vectors, x87 });
         } else {
             if self.pending != 0 {
                 let left = self.f.use_var(self.budget);

@@ -68,6 +68,11 @@ impl<T: Tier> Guest<T> {
         Ok(Guest { machine, start, code: Vec::new() })
     }
 
+    /// The second tier.
+    pub fn tier(&self) -> &T {
+        &self.machine.interpreter.tier
+    }
+
     /// Executes the instruction `code`; `repeats` if it may take more than one iteration.
     pub fn run(&mut self, code: &[u8], repeats: bool, state: &State) -> Result<Ending> {
         self.prepare(code, state)?;

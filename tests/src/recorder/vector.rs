@@ -26,6 +26,20 @@ impl Recorder {
         self.value(format!("{name}({})", operands.join(", ")))
     }
 
+    /// The result called `name` and the flags of a comparison of strings.
+    fn compared_strings(
+        &mut self,
+        name: &str,
+        control: u8,
+        a: Value,
+        b: Value,
+        lens: Option<[Value; 2]>,
+    ) -> (Value, Value) {
+        let operands: Vec<_> = [a, b].into_iter().chain(lens.into_iter().flatten()).collect();
+        let call = |t: &mut Self, name| t.call(format!("{name}.{control:02x}"), &operands);
+        (call(self, name), call(self, "StringFlags"))
+    }
+
     fn aligned(&mut self, seg: Seg, ea: Value, w: VecWidth, aligned: bool) -> String {
         let place = self.place(bytes(w), seg, ea);
         if aligned { format!("aligned {place}") } else { place }
@@ -155,6 +169,25 @@ impl VectorBackend for Recorder {
     }
     fn crc32c(&mut self, w: Width, crc: Value, data: Value) -> Value {
         self.call(format!("Crc32c.{}", w.bits()), &[crc, data])
+    }
+
+    fn string_index(
+        &mut self,
+        control: u8,
+        a: Value,
+        b: Value,
+        lens: Option<[Value; 2]>,
+    ) -> (Value, Value) {
+        self.compared_strings("StringIndex", control, a, b, lens)
+    }
+    fn string_mask(
+        &mut self,
+        control: u8,
+        a: Value,
+        b: Value,
+        lens: Option<[Value; 2]>,
+    ) -> (Value, Value) {
+        self.compared_strings("StringMask", control, a, b, lens)
     }
 
     fn shuffle_d(&mut self, a: Value, b: Value, lanes: [u8; 4]) -> Value {

@@ -12,7 +12,7 @@ use crate::vector::{ComFmt, Lane, VectorBackend, X2};
 
 /// Sets all six status flags to `bits`, in their RFLAGS positions.
 #[inline(always)]
-fn set_flags<B: VectorBackend>(b: &mut B, bits: B::V) {
+pub(super) fn set_flags<B: VectorBackend>(b: &mut B, bits: B::V) {
     let zero = b.imm(0);
     b.flags(FlagOp::Bits, Width::W64, bits, zero, zero);
 }

@@ -9,7 +9,7 @@ use crate::backend::Backend;
 use crate::core::{By, Core, Exit};
 use crate::exception::{Exception, vector};
 use crate::insn::{Insn, bits};
-use crate::semantics::x87::release_ferr;
+use crate::semantics::x87::{release_ferr, settle_masks};
 use crate::vcpu::{cr0, cr4, gpr};
 use crate::vector::mxcsr;
 use crate::x87::X87;
@@ -82,13 +82,22 @@ fn check_mxcsr(core: &mut Core, v: u32) -> Result<u32, Exit> {
     Ok(v)
 }
 
-/// The exception masks are part of the mode.
+/// The exception masks are part of the mode: what follows is other code.
 fn set_mxcsr(core: &mut Core, v: u32) {
     let changed = core.vcpu.mxcsr ^ v;
     core.vcpu.mxcsr = v;
     if changed & mxcsr::MASKS != 0 {
         core.mode_changed();
+        core.leave_block(false);
     }
+}
+
+/// Gives the x87 another state.
+fn replace_x87(core: &mut Core, replace: impl FnOnce(&mut X87)) {
+    let masked = core.vcpu.x87.masks_all();
+    replace(&mut core.vcpu.x87);
+    release_ferr(core);
+    settle_masks(core, masked);
 }
 
 fn load_xmm(core: &mut Core, area: &Area) {
@@ -133,8 +142,7 @@ pub fn fxrstor(core: &mut Core, i: &Insn) -> Result<(), Exit> {
     let area = read(core, at)?;
     let v = mxcsr_of(core, &area)?;
     set_mxcsr(core, v);
-    core.vcpu.x87.fxrstor(i.has(bits::WIDE), &area);
-    release_ferr(core);
+    replace_x87(core, |x87| x87.fxrstor(i.has(bits::WIDE), &area));
     load_xmm(core, &area);
     Ok(())
 }
@@ -207,12 +215,10 @@ pub fn xrstor(core: &mut Core, i: &Insn) -> Result<(), Exit> {
         set_mxcsr(core, v);
     }
     if requested & X87_COMPONENT != 0 {
-        if present & X87_COMPONENT != 0 {
-            core.vcpu.x87.fxrstor(i.has(bits::WIDE), &area);
-        } else {
-            core.vcpu.x87 = X87::default();
-        }
-        release_ferr(core);
+        replace_x87(core, |x87| match present & X87_COMPONENT {
+            0 => *x87 = X87::default(),
+            _ => x87.fxrstor(i.has(bits::WIDE), &area),
+        });
     }
     if requested & SSE_COMPONENT != 0 {
         let initial = [0; LEGACY as usize];

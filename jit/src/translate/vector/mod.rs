@@ -3,8 +3,10 @@
 mod convert;
 mod float;
 mod lanes;
+mod mmx;
 mod registers;
 pub(crate) mod shuffle;
+mod string;
 
 use std::convert::Infallible;
 
@@ -13,7 +15,6 @@ use brolga_cpu::vector::{
     ComFmt, Cvt, Fmt, Fp1, Fp2, IntCvt, Lane, Pattern, Shift, VecWidth, VectorBackend, X2,
 };
 use brolga_mmu::Width;
-use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
     ConstantData, Endianness, InstBuilder, MemFlagsData, Type, Value, types,
 };
@@ -127,12 +128,12 @@ impl Translator<'_> {
         Vector::Scalar { low, rest }
     }
 
-    fn check_alignment(&mut self, seg: Seg, ea: Node) {
-        let linear = self.wide(ea);
-        let linear = if seg.is_flat() { linear } else { self.plus_base(seg, linear) };
-        let low = self.f.ins().band_imm_s(linear, 15);
-        let crooked = self.f.ins().icmp_imm_u(IntCC::NotEqual, low, 0);
-        self.leave_if(crooked);
+    /// The host address of 16 bytes.
+    fn access_16(&mut self, seg: Seg, ea: Node, write: bool, aligned: bool) -> Value {
+        if aligned {
+            return self.aligned_access(16, seg, ea, write);
+        }
+        self.access(16, seg, ea, write)
     }
 
     /// Calls the function for an operation on vectors.
@@ -160,11 +161,6 @@ impl Translator<'_> {
     }
 }
 
-/// What the survey calls untranslatable never gets here.
-fn surveyed() -> ! {
-    unreachable!("surveyed as untranslatable")
-}
-
 impl VectorBackend for Translator<'_> {
     type X = Vector;
 
@@ -181,20 +177,25 @@ impl VectorBackend for Translator<'_> {
         self.set_vector_register(usize::from(r & 15), v);
     }
 
-    fn mm(&mut self, _: u8) -> Vector {
-        surveyed()
+    fn mm(&mut self, r: u8) -> Vector {
+        self.mmx_register(r)
     }
-    fn set_mm(&mut self, _: u8, _: Vector) {
-        surveyed()
+    fn set_mm(&mut self, r: u8, v: Vector) {
+        self.changes();
+        self.set_mmx_register(r, v);
     }
+    /// No exception waits: the mode says that all are masked.
     fn mmx_check(&mut self) -> Result<(), Infallible> {
-        surveyed()
+        self.x87_at_home();
+        Ok(())
     }
     fn mmx_enter(&mut self) {
-        surveyed()
+        self.changes();
+        self.enter_mmx();
     }
     fn mmx_leave(&mut self) {
-        surveyed()
+        self.changes();
+        self.leave_mmx();
     }
 
     /// What lies in memory must not become an operand of what computes with it: for an addition
@@ -217,10 +218,7 @@ impl VectorBackend for Translator<'_> {
             VecWidth::V4 => (4, types::F32),
             VecWidth::V8 => (8, types::F64),
             VecWidth::V16 => {
-                if aligned {
-                    self.check_alignment(seg, ea);
-                }
-                let host = self.access(16, seg, ea, false);
+                let host = self.access_16(seg, ea, false, aligned);
                 return Ok(Vector::Whole(self.load_host(types::I8X16, host)));
             }
         };
@@ -238,9 +236,6 @@ impl VectorBackend for Translator<'_> {
         aligned: bool,
         v: Vector,
     ) -> Result<(), Infallible> {
-        if aligned && w == VecWidth::V16 {
-            self.check_alignment(seg, ea);
-        }
         let (size, v) = match w {
             VecWidth::V2 => {
                 let v = self.lanes(types::I16X8, v);
@@ -248,7 +243,12 @@ impl VectorBackend for Translator<'_> {
             }
             VecWidth::V4 => (4, self.low(ComFmt::Ss, v)),
             VecWidth::V8 => (8, self.low(ComFmt::Sd, v)),
-            VecWidth::V16 => (16, self.lanes(types::I8X16, v)),
+            VecWidth::V16 => {
+                let v = self.lanes(types::I8X16, v);
+                let host = self.access_16(seg, ea, true, aligned);
+                self.store_host(v, host);
+                return Ok(());
+            }
         };
         let host = self.access(size, seg, ea, true);
         self.store_host(v, host);
@@ -363,5 +363,28 @@ impl VectorBackend for Translator<'_> {
         let arguments = [self.core, crc, data];
         self.f.ins().call_indirect(self.signatures.integers, function, &arguments);
         self.integer_result(Width::W32)
+    }
+
+    fn string_index(
+        &mut self,
+        control: u8,
+        a: Vector,
+        b: Vector,
+        lens: Option<[Node; 2]>,
+    ) -> (Node, Node) {
+        let flags = self.compare_strings(false, control, a, b, lens);
+        (self.integer_result(Width::W32), flags)
+    }
+
+    fn string_mask(
+        &mut self,
+        control: u8,
+        a: Vector,
+        b: Vector,
+        lens: Option<[Node; 2]>,
+    ) -> (Vector, Node) {
+        let flags = self.compare_strings(true, control, a, b, lens);
+        let result = at(super::offset::RESULT);
+        (Vector::Whole(self.f.ins().load(types::I8X16, trusted(), self.core, result)), flags)
     }
 }

@@ -1,0 +1,66 @@
+//! Which memory accesses of translated code have sites ([`brolga_mmu::site_offset`]): entries of
+//! the TLB of their own.
+
+use std::collections::{HashMap, HashSet};
+
+use brolga_cpu::insn::Insn;
+use brolga_cpu::vcpu::{RIP, ZERO};
+use brolga_mmu::SITES;
+use rustc_hash::{FxBuildHasher, FxHashSet};
+
+/// Most sites of one region.
+const MOST: usize = 64;
+
+/// Offsets in a page of instructions whose accesses go from page to page.
+pub(crate) type Restless = FxHashSet<u16>;
+
+/// A site that a region uses, and the offset in its page of the instruction that does.
+pub(crate) type Used = (u32, u16);
+
+/// Whether an instruction's accesses are likely to stay in a page: to the stack, to variables, to
+/// what a thread or a CPU has of its own.
+pub(crate) fn stays(insn: &Insn) -> bool {
+    const RSP: u8 = 4;
+    const RBP: u8 = 5;
+    let fixed = matches!(insn.base, RSP | RBP | RIP | ZERO) && insn.index == ZERO;
+    fixed || !insn.seg.is_flat()
+}
+
+/// The sites that nobody uses, and what is known of those that were used.
+pub(crate) struct SitePool {
+    free: Vec<u32>,
+    restless: HashMap<u64, Restless, FxBuildHasher>,
+    none: Restless,
+}
+
+impl SitePool {
+    pub(crate) fn new() -> Self {
+        let free = (0..SITES as u32).rev().collect();
+        Self { free, restless: HashMap::default(), none: HashSet::default() }
+    }
+
+    /// Sites for a region, as far as there are any. What it does not use is to be given back.
+    pub(crate) fn take(&mut self) -> Vec<u32> {
+        let kept = self.free.len().saturating_sub(MOST);
+        self.free.split_off(kept)
+    }
+
+    pub(crate) fn give_back(&mut self, sites: impl IntoIterator<Item = u32>) {
+        self.free.extend(sites);
+    }
+
+    /// What has been found out about a page's instructions.
+    pub(crate) fn restless(&self, page: u64) -> &Restless {
+        self.restless.get(&page).unwrap_or(&self.none)
+    }
+
+    /// Notes that an instruction's accesses go from page to page.
+    pub(crate) fn note_restless(&mut self, page: u64, at: u16) {
+        self.restless.entry(page).or_default().insert(at);
+    }
+
+    /// Forgets what was found out about a page: its code has changed.
+    pub(crate) fn forget(&mut self, page: u64) {
+        self.restless.remove(&page);
+    }
+}
