@@ -118,10 +118,9 @@ impl Translator<'_> {
         let miss = self.beyond_page(size, distance, aligned);
         let addend = at(base + std::mem::offset_of!(TlbEntry, addend));
         let addend = self.f.ins().load(types::I64, trusted(), entry, addend);
-        let host = self.f.ins().iadd(linear, addend);
         let (slow, on) = (self.cold_block(), self.f.create_block());
         let result = self.f.append_block_param(on, types::I64);
-        self.f.ins().brif(miss, slow, &[], on, &[host.into()]);
+        self.f.ins().brif(miss, slow, &[], on, &[addend.into()]);
         self.f.seal_block(slow);
         self.f.switch_to_block(slow);
         let flag = |on: bool, bit: u64| if on { bit } else { 0 };
@@ -134,11 +133,13 @@ impl Translator<'_> {
             None => access,
         };
         let found = self.slow_path(linear, access);
-        self.f.ins().brif(found, on, &[found.into()], leave, &[]);
+        let addend = self.f.ins().isub(found, linear);
+        self.f.ins().brif(found, on, &[addend.into()], leave, &[]);
         self.f.seal_block(on);
         self.fill_leave_block();
         self.f.switch_to_block(on);
-        result
+        // The host's addressing modes add them where the address is used.
+        self.f.ins().iadd(linear, result)
     }
 
     /// Whether an access so far from a page's start is not inside the page, or not aligned: then the

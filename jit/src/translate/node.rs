@@ -7,6 +7,7 @@ use brolga_cpu::flags::Cond;
 use brolga_mmu::Width;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Type, Value, types};
+use rustc_hash::FxHashMap;
 
 use super::Translator;
 use super::flags::FlagsId;
@@ -55,6 +56,8 @@ pub(super) struct Entry {
 pub(super) struct Nodes {
     entries: Vec<Entry>,
     computed: Vec<(Node, Form)>,
+    /// Of values that are the sum of another and a constant: those two.
+    sums: FxHashMap<Value, (Value, i64)>,
 }
 
 /// The forms that a value exists in.
@@ -282,6 +285,9 @@ impl Translator<'_> {
             let product = self.f.ins().imul(a, b);
             return self.f.ins().ireduce(types::I8, product);
         }
+        if let Some(sum) = self.sum_with_constant(op, w, a, b) {
+            return sum;
+        }
         let (a, b) = (self.narrow(a, w), self.narrow(b, w));
         let ins = self.f.ins();
         match op {
@@ -294,6 +300,26 @@ impl Translator<'_> {
             Bin::Rol => ins.rotl(a, b),
             _ => ins.rotr(a, b),
         }
+    }
+
+    /// A sum of 64 bits with a constant, as one addition to what `a` is a sum of: Cranelift folds
+    /// two of them into an address only by a register for one of the constants.
+    fn sum_with_constant(&mut self, op: Bin, w: Width, a: Node, b: Node) -> Option<Value> {
+        let (a, by) = match (op, self.as_const(a), self.as_const(b)) {
+            (Bin::Add, _, Some(by)) => (a, by as i64),
+            (Bin::Add, Some(by), _) => (b, by as i64),
+            (Bin::Sub, _, Some(by)) => (a, (by as i64).wrapping_neg()),
+            _ => return None,
+        };
+        if w != Width::W64 {
+            return None;
+        }
+        let v = self.wide(a);
+        let (base, before) = self.nodes.sums.get(&v).copied().unwrap_or((v, 0));
+        let by = before.wrapping_add(by);
+        let sum = self.f.ins().iadd_imm_s(base, by);
+        self.nodes.sums.insert(sum, (base, by));
+        Some(sum)
     }
 
     /// Shifts as 64-bit numbers, unless the count is known to stay below the width.
