@@ -207,19 +207,36 @@ impl PageSet {
 }
 
 /// What was entered for the local, or for the global, pages of a context since they were flushed.
+#[derive(Default)]
 struct Entered {
     slots: Vec<Slot>,
     /// The large pages: to flush one is to flush all its fragments.
     large: PageSet,
-    /// The executable pages, those included whose entries gave way to others.
-    exec: PageSet,
+    /// The executable pages of each [`Privilege`], those included whose entries gave way to others.
+    exec: [PageSet; 2],
+}
+
+/// Who executes a page: users, or everybody else.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Privilege {
+    Supervisor,
+    User,
+}
+
+impl Privilege {
+    const ALL: [Privilege; 2] = [Privilege::Supervisor, Privilege::User];
+
+    fn of(index: MmuIndex) -> Self {
+        if index == MmuIndex::User { Privilege::User } else { Privilege::Supervisor }
+    }
 }
 
 /// One address space.
 struct Context {
     pcid: u16,
     last_used: u64,
-    generation: u64,
+    /// For each [`Privilege`]; 0 in the place of the supervisor's stands for [`Tlb::shared`].
+    generations: [u64; 2],
     /// For local pages and for global ones.
     entered: [Entered; 2],
 }
@@ -245,7 +262,10 @@ pub struct Tlb {
     /// Counts switches: the clock of `Context::last_used`.
     switches: u64,
     last_generation: u64,
-    /// The current context's generation.
+    /// The supervisor's generation in all contexts that hold no executable local pages for it:
+    /// kernels' code is global, and stays where it is when the process changes.
+    shared: u64,
+    /// The generation of the current context and privilege.
     generation: u64,
 }
 
@@ -260,15 +280,14 @@ impl Tlb {
     pub fn new() -> Self {
         let entries: Box<[TlbEntry]> = (0..SLOTS).map(TlbEntry::invalid).collect();
         let Ok(entries) = entries.try_into() else { unreachable!("collected SLOTS entries") };
-        let entered =
-            || Entered { slots: Vec::new(), large: PageSet::default(), exec: PageSet::default() };
         // Contexts that were never used hold PCIDs too; nothing is entered for them.
         let contexts = std::array::from_fn(|i| Context {
             pcid: i as u16,
             last_used: 0,
-            generation: i as u64,
-            entered: [entered(), entered()],
+            generations: [0, 1 + i as u64],
+            entered: Default::default(),
         });
+        let shared = 1 + CONTEXTS as u64;
         Self {
             entries,
             base: 0,
@@ -278,8 +297,9 @@ impl Tlb {
             buckets: Box::new([NONE; BUCKETS]),
             contexts,
             switches: 0,
-            last_generation: CONTEXTS as u64,
-            generation: 0,
+            last_generation: shared,
+            shared,
+            generation: shared,
         }
     }
 
@@ -293,6 +313,12 @@ impl Tlb {
     pub fn set_index(&mut self, index: MmuIndex) {
         self.index = index;
         self.table = self.base | (index as usize * TLB_ENTRIES);
+        self.choose_generation();
+    }
+
+    fn choose_generation(&mut self) {
+        let own = self.contexts[self.current()].generations[Privilege::of(self.index) as usize];
+        self.generation = if own == 0 { self.shared } else { own };
     }
 
     /// The table last chosen by [`Tlb::set_index`].
@@ -329,10 +355,10 @@ impl Tlb {
         (self.base | (index as usize * TLB_ENTRIES) | in_table) & (SLOTS - 1)
     }
 
-    /// A number that stands for the executable mappings of the current context: as long as it is
-    /// the same, an executable mapping that was entered once still holds, even if its entry has
-    /// given way to another. It returns when a context does that was not flushed meanwhile.
-    /// Mappings differ between [`MmuIndex`]es all the same.
+    /// A number that stands for what the current privilege may execute in the current context: as
+    /// long as it is the same, an executable mapping that was entered once still holds, even if its
+    /// entry has given way to another. It returns when a context does that was not flushed
+    /// meanwhile; contexts in which the supervisor executes global pages only share its number.
     #[inline(always)]
     pub fn generation(&self) -> u64 {
         self.generation
@@ -356,7 +382,6 @@ impl Tlb {
         let context = self.find(pcid).unwrap_or_else(|| self.recycle(pcid));
         self.base = context * CONTEXT_ENTRIES;
         self.set_index(self.index);
-        self.generation = self.contexts[context].generation;
     }
 
     fn find(&self, pcid: u16) -> Option<usize> {
@@ -437,7 +462,12 @@ impl Tlb {
             entered.large.insert(fill.linear, fill.page_bits);
         }
         if fill.exec {
-            entered.exec.insert(fill.linear, fill.page_bits);
+            let privilege = Privilege::of(fill.index);
+            entered.exec[privilege as usize].insert(fill.linear, fill.page_bits);
+            let own = self.contexts[context].generations[privilege as usize] != 0;
+            if !fill.global && !own {
+                self.renew_generation(context, privilege);
+            }
         }
     }
 
@@ -463,7 +493,7 @@ impl Tlb {
     fn flush(&mut self, context: usize, kind: usize) {
         let entered = &mut self.contexts[context].entered[kind];
         entered.large.clear();
-        let any_exec = entered.exec.clear();
+        let exec = entered.exec.each_mut().map(PageSet::clear);
         let mut slots = std::mem::take(&mut entered.slots);
         for slot in slots.drain(..).map(|slot| slot as usize) {
             self.shadows[slot].listed[kind] = false;
@@ -473,15 +503,31 @@ impl Tlb {
             }
         }
         self.contexts[context].entered[kind].slots = slots;
-        if any_exec {
-            self.renew_generation(context);
+        self.renew_generations(context, kind, exec);
+    }
+
+    /// Executable pages of the privileges in `of` are gone from a context.
+    fn renew_generations(&mut self, context: usize, kind: usize, of: [bool; 2]) {
+        for privilege in Privilege::ALL.into_iter().filter(|privilege| of[*privilege as usize]) {
+            self.renew_generation(context, privilege);
+        }
+        let supervisor = Privilege::Supervisor as usize;
+        if of[supervisor] {
+            if kind == GLOBAL {
+                self.last_generation += 1;
+                self.shared = self.last_generation;
+            }
+            if self.contexts[context].entered[LOCAL].exec[supervisor].pages.is_empty() {
+                self.contexts[context].generations[supervisor] = 0;
+            }
+            self.choose_generation();
         }
     }
 
-    fn renew_generation(&mut self, context: usize) {
+    fn renew_generation(&mut self, context: usize, privilege: Privilege) {
         self.last_generation += 1;
-        self.contexts[context].generation = self.last_generation;
-        self.generation = self.contexts[self.current()].generation;
+        self.contexts[context].generations[privilege as usize] = self.last_generation;
+        self.choose_generation();
     }
 
     /// Flushes everything, global pages included: writes to CR0.PG, CR0.WP, CR4.PGE, CR4.SMEP and
@@ -536,7 +582,8 @@ impl Tlb {
         if entered.slots.is_empty() {
             return;
         }
-        let (large, exec) = (entered.large.covers(linear), entered.exec.take(linear));
+        let large = entered.large.covers(linear);
+        let exec = entered.exec.each_mut().map(|pages| pages.take(linear));
         if large {
             let slots = std::mem::take(&mut self.contexts[context].entered[kind].slots);
             for slot in slots.iter().copied().map(|slot| slot as usize) {
@@ -556,9 +603,7 @@ impl Tlb {
                 }
             }
         }
-        if exec {
-            self.renew_generation(context);
-        }
+        self.renew_generations(context, kind, exec);
     }
 
     /// Removes the write tags of a physical page ([`crate::PhysPage::phys`]) from all contexts:
