@@ -7,7 +7,7 @@ use cranelift_codegen::settings::{self, Configurable, SetError};
 use cranelift_codegen::{CodegenError, Context};
 use cranelift_frontend::FunctionBuilderContext;
 
-use crate::translate::{ForInterpreter, Links, Request, translate};
+use crate::translate::{ForInterpreter, Request, translate};
 
 /// Why there is no code.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +21,15 @@ pub enum CompileError {
     /// Cranelift failed.
     #[error("Cranelift: {0}")]
     Codegen(#[from] Box<CodegenError>),
+}
+
+/// A region as machine code.
+pub(crate) struct Compiled {
+    pub(crate) code: Vec<u8>,
+    /// The instructions that the interpreter executes for it, in the order of their numbers.
+    pub(crate) interpreted: Vec<ForInterpreter>,
+    /// Its IR, if that is wanted.
+    pub(crate) text: String,
 }
 
 /// A compiler and the memory it works in.
@@ -58,10 +67,7 @@ impl Compiler {
     }
 
     /// Translates a region to position-independent machine code.
-    pub(crate) fn compile(
-        &mut self,
-        request: &Request<'_>,
-    ) -> Result<(Vec<u8>, Links, Vec<ForInterpreter>), CompileError> {
+    pub(crate) fn compile(&mut self, request: &Request<'_>) -> Result<Compiled, CompileError> {
         self.context.clear();
         let frontend = self.isa.frontend_config();
         let (links, interpreted) =
@@ -71,11 +77,13 @@ impl Compiler {
             .compile(&*self.isa, &mut Default::default())
             .map_err(|error| Box::new(error.inner))?;
         debug_assert!(compiled.buffer.relocs().is_empty(), "code without addresses");
-        Ok((compiled.code_buffer().to_vec(), links, interpreted))
-    }
-
-    /// The IR of the region last compiled, as text.
-    pub(crate) fn clif(&self) -> String {
-        self.context.func.display().to_string()
+        debug_assert!(links.len() <= request.plan.links(), "cells were taken for them");
+        let code = compiled.code_buffer().to_vec();
+        let text = if request.wants_text {
+            self.context.func.display().to_string()
+        } else {
+            String::new()
+        };
+        Ok(Compiled { code, interpreted, text })
     }
 }

@@ -4,6 +4,7 @@
 //! - [`Jit`] (`tier.rs`): the regions there are, how they are found, and what ends them.
 //! - `plan.rs`, `survey.rs`: what becomes one region, and what is known of it beforehand.
 //! - `translate`: from a plan to Cranelift's IR; `compile.rs`: from there to machine code.
+//! - `background.rs`: threads that do so beside the vCPU.
 //! - `jump.rs`, `interpreted.rs`: what translated code looks up while it runs.
 //! - [`CodeArena`] (`arena.rs`): memory for machine code; `enter.rs`: the way in and out.
 //! - `dump.rs`, `stats.rs`: what users may look at.
@@ -11,6 +12,7 @@
 //! `unsafe` is confined to the modules `arena`, `enter` and `operations`.
 
 mod arena;
+mod background;
 mod compile;
 mod dump;
 mod enter;

@@ -1,16 +1,18 @@
 //! The second tier: the regions there are, how they are found, and what ends them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use brolga_cpu::block::{BlockCache, Mode};
-use brolga_cpu::core::tier::{Left, Tier};
+use brolga_cpu::core::tier::{Handed, Left, Tier};
 use brolga_cpu::core::{Core, is_canonical};
 use brolga_cpu::cpuid::CpuModel;
 use brolga_mmu::{GuestPhys, Linear, PAGE_SIZE, TlbEntry};
 use rustc_hash::FxBuildHasher;
 
 use crate::arena::{ArenaError, CodeArena, CodeId};
-use crate::compile::{CompileError, Compiler, host_isa};
+use crate::background::{Background, Finished};
+use crate::compile::{CompileError, Compiled, Compiler, host_isa};
 use crate::dump::{Dump, DumpConfig, Subject};
 use crate::enter::Entrance;
 use crate::interpreted::{Interpreted, InterpretedTable};
@@ -19,14 +21,18 @@ use crate::plan::{Plan, plan};
 use crate::stats::JitStats;
 use crate::translate::{Reason, Request};
 
-/// Most link cells of one region: two for each of its blocks.
-const MAX_LINKS: usize = 64;
+/// Most regions that wait for the background's threads: what is hot then will still be later.
+const MAX_WAITING: usize = 256;
+/// With a thread of its own, translation costs the vCPU little: this early it pays.
+const THRESHOLD_IN_BACKGROUND: u32 = 300;
 
 /// How the translator works.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JitConfig {
     /// Executions after which a block is translated; 1 translates everything at once.
     pub threshold: u32,
+    /// Threads that translate beside the vCPU; 0 makes it wait, and so does a threshold of 1.
+    pub threads: usize,
     /// Bytes of machine code that are kept.
     pub cache_bytes: usize,
     /// What is written about the code.
@@ -39,10 +45,29 @@ impl Default for JitConfig {
     fn default() -> Self {
         JitConfig {
             threshold: 2000,
+            threads: 0,
             cache_bytes: 64 << 20,
             dump: DumpConfig::default(),
             stats: false,
         }
+    }
+}
+
+impl JitConfig {
+    /// What suits this host: where it has several processors, one translates beside the vCPU.
+    pub fn of_this_host() -> JitConfig {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        JitConfig::default().with_threads(processors.saturating_sub(1).min(1))
+    }
+
+    /// With so many threads, and the threshold that suits them.
+    #[must_use]
+    pub fn with_threads(self, threads: usize) -> JitConfig {
+        let threshold = match threads {
+            0 => JitConfig::default().threshold,
+            _ => THRESHOLD_IN_BACKGROUND,
+        };
+        JitConfig { threads, threshold, ..self }
     }
 }
 
@@ -58,6 +83,9 @@ pub enum JitError {
     /// The entry could not be built.
     #[error("Cranelift's JIT module: {0}")]
     Module(#[from] Box<cranelift_module::ModuleError>),
+    /// The threads that translate could not be started.
+    #[error("cannot start a thread that translates: {0}")]
+    Threads(std::io::Error),
     /// What is to be written about the code cannot be.
     #[error("cannot write about translated code: {0}")]
     Dump(#[from] std::io::Error),
@@ -68,6 +96,8 @@ struct Region {
     entry: u64,
     place: GuestPhys,
     mode: Mode,
+    /// When it was made, in instructions.
+    born: u64,
     /// Offsets in the page of what it was made from.
     pieces: Vec<(u16, u16)>,
     /// Cells that lead here, and slots of the jump cache that do.
@@ -77,14 +107,54 @@ struct Region {
     numbers: Vec<u32>,
 }
 
-/// What a region is made from.
-struct Source<'a> {
-    page: &'a [u8],
+/// A region that is to be made.
+pub(crate) struct Job {
+    plan: Plan,
+    /// The page as it was when this was planned.
+    page: Box<Page>,
     place: GuestPhys,
-    /// Where it is now.
+    /// Where it was mapped then.
     linear: Linear,
     mode: Mode,
-    model: &'a CpuModel,
+    model: Arc<CpuModel>,
+    first_cell: u32,
+    numbers: Vec<u32>,
+    wants_text: bool,
+    /// [`JitStats::flushes`] then: afterwards its cells belong to others.
+    flushes: u64,
+}
+
+type Page = [u8; PAGE_SIZE as usize];
+
+impl Job {
+    pub(crate) fn request(&self) -> Request<'_> {
+        let Job { plan, page, mode, model, first_cell, numbers, wants_text, .. } = self;
+        Request {
+            plan,
+            page: &page[..],
+            mode: *mode,
+            model,
+            first_cell: *first_cell,
+            jump_bits: JUMP_BITS,
+            numbers,
+            wants_text: *wants_text,
+        }
+    }
+
+    fn name(&self) -> (GuestPhys, Mode) {
+        (self.place, self.mode)
+    }
+
+    /// Whether memory still holds the bytes that this is made from.
+    fn is_current(&self, core: &Core) -> bool {
+        let mut page: Page = [0; PAGE_SIZE as usize];
+        let there = core.mem.map.read_slice(self.place.page_base(), &mut page).is_ok();
+        let same = |(start, end): (u16, u16)| {
+            let range = usize::from(start)..usize::from(end);
+            page[range.clone()] == self.page[range]
+        };
+        there && self.plan.pieces().all(same)
+    }
 }
 
 /// Index of a region.
@@ -94,6 +164,11 @@ type RegionId = u32;
 pub struct Jit {
     config: JitConfig,
     compiler: Compiler,
+    background: Option<Background>,
+    /// The places of jobs that the background has been given.
+    awaited: HashSet<(GuestPhys, Mode), FxBuildHasher>,
+    /// Those of which no region can be made.
+    impossible: HashSet<(GuestPhys, Mode), FxBuildHasher>,
     entrance: Entrance,
     dump: Dump,
     arena: CodeArena,
@@ -111,8 +186,13 @@ pub struct Jit {
 impl Jit {
     /// A translator that has translated nothing yet.
     pub fn new(config: JitConfig) -> Result<Jit, JitError> {
+        let threads = if config.threshold > 1 { config.threads } else { 0 };
+        let background = (threads > 0).then(|| Background::new(threads)).transpose();
         Ok(Jit {
             compiler: Compiler::new()?,
+            background: background.map_err(JitError::Threads)?,
+            awaited: HashSet::default(),
+            impossible: HashSet::default(),
             entrance: Entrance::new(host_isa()?)?,
             dump: Dump::new(&config.dump)?,
             arena: CodeArena::new(config.cache_bytes)?,
@@ -128,86 +208,120 @@ impl Jit {
         })
     }
 
-    /// The region that begins at `place`, translated now if there is none.
-    fn region(
+    /// What is to be known to make the region that begins at `place`. `None` if there can be none.
+    fn job(
         &mut self,
-        core: &mut Core,
+        core: &Core,
         blocks: &BlockCache<Core>,
         place: GuestPhys,
         linear: Linear,
-    ) -> Option<RegionId> {
+    ) -> Option<Job> {
         let mode = core.mode();
-        if let Some(id) = self.by_place.get(&(place, mode)) {
-            return Some(*id);
-        }
-        let mut page = [0; PAGE_SIZE as usize];
-        core.mem.map.read_slice(place.page_base(), &mut page).ok()?;
-        let all = self.config.threshold <= 1;
         let base = place.page_base();
+        let mut page: Box<Page> = Box::new([0; PAGE_SIZE as usize]);
+        core.mem.map.read_slice(base, &mut page[..]).ok()?;
+        let all = self.config.threshold <= 1;
         let warm = |at: u16| all || blocks.is_warm(GuestPhys(base.0 + u64::from(at)), mode);
-        let plan = plan(&page, place.page_offset() as u16, mode, &core.model, &warm)?;
-        let model = core.model.clone();
-        let source = Source { page: &page, place, linear, mode, model: &model };
-        // What is full starts afresh: the second time there is room.
-        self.translate(core, &plan, &source).or_else(|| {
+        let plan = plan(&page[..], place.page_offset() as u16, mode, &core.model, &warm)?;
+        let first_cell = self.jumps.take_cells(plan.links()).or_else(|| {
             self.flush();
-            self.translate(core, &plan, &source)
+            self.jumps.take_cells(plan.links())
+        })?;
+        Some(Job {
+            numbers: self.interpreted.take(plan.interpreted()),
+            first_cell,
+            plan,
+            page,
+            place,
+            linear,
+            mode,
+            model: Arc::clone(&core.model),
+            wants_text: self.dump.wants_text(),
+            flushes: self.stats.flushes,
         })
     }
 
-    /// Translates a plan; `None` if something is full.
-    fn translate(&mut self, core: &mut Core, plan: &Plan, source: &Source) -> Option<RegionId> {
-        let Source { page, place, linear, mode, model } = *source;
-        let first_cell = self.jumps.first_free_cell(MAX_LINKS)?;
-        let numbers = self.interpreted.take(plan.interpreted());
-        let jump_bits = JUMP_BITS;
-        let request = Request { plan, page, mode, model, first_cell, jump_bits, numbers: &numbers };
-        let (code, links, interpreted) = match self.compiler.compile(&request) {
-            Ok(compiled) => compiled,
-            Err(error) => {
-                tracing::warn!("the code at {place} is not translated: {error}");
-                self.interpreted.give_back(&numbers);
-                return None;
-            }
-        };
-        self.stats.code_bytes += code.len() as u64;
-        let Ok(id) = self.arena.publish(&code) else {
-            self.interpreted.give_back(&numbers);
-            return None;
-        };
-        let host = self.arena.entry(id)? as u64;
-        let text = if self.dump.wants_text() { self.compiler.clif() } else { String::new() };
-        let code = &code;
-        self.dump.region(&Subject { plan, page, mode, place, linear, host, code }, &text);
-        self.jumps.take_cells(links.len());
-        for (number, insn) in numbers.iter().zip(interpreted) {
-            let code = &page[usize::from(insn.at)..];
-            self.interpreted.enter(*number, Interpreted::new(code, mode, model, insn.needs));
+    /// Makes the region of a job, or has it made.
+    fn start(&mut self, core: &mut Core, job: Job) -> Handed {
+        if let Some(background) = &self.background {
+            self.awaited.insert(job.name());
+            background.start(job);
+            return Handed::Later;
         }
-        self.add(core, plan, source, id, numbers)
+        let outcome = self.compiler.compile(&job.request());
+        self.finish(core, (job, outcome));
+        Handed::Never
     }
 
-    fn add(
-        &mut self,
-        core: &mut Core,
-        plan: &Plan,
-        source: &Source,
-        code: CodeId,
-        numbers: Vec<u32>,
-    ) -> Option<RegionId> {
-        let Source { place, mode, .. } = *source;
-        let entry = self.arena.entry(code)? as u64;
-        let pieces: Vec<_> = plan.pieces().collect();
-        for (start, end) in &pieces {
+    /// Takes over what the background has made.
+    fn take_finished(&mut self, core: &mut Core) {
+        while let Some(finished) = self.background.as_ref().and_then(Background::finished) {
+            self.awaited.remove(&finished.0.name());
+            self.finish(core, finished);
+        }
+    }
+
+    /// Makes a region of what has become of a job, if its code still is what is to be executed.
+    fn finish(&mut self, core: &mut Core, (job, outcome): Finished) {
+        let name = job.name();
+        let gone = job.flushes != self.stats.flushes
+            || self.by_place.contains_key(&name)
+            || !job.is_current(core);
+        match outcome {
+            _ if gone => self.interpreted.give_back(&job.numbers),
+            Ok(compiled) => self.publish(core, job, &compiled),
+            Err(error) => {
+                tracing::warn!("the code at {} is not translated: {error}", job.place);
+                self.interpreted.give_back(&job.numbers);
+                self.impossible.insert(name);
+            }
+        }
+    }
+
+    fn publish(&mut self, core: &mut Core, job: Job, compiled: &Compiled) {
+        let Compiled { code, interpreted, text } = compiled;
+        // What is full starts afresh: then there is room.
+        let published = self.arena.publish(code).or_else(|_| {
+            self.flush();
+            self.jumps.keep_cells(job.first_cell, job.plan.links());
+            self.arena.publish(code)
+        });
+        let Some((id, entry)) = published.ok().and_then(|id| Some((id, self.arena.entry(id)?)))
+        else {
+            self.interpreted.give_back(&job.numbers);
+            self.impossible.insert(job.name());
+            return;
+        };
+        let Job { plan, page, place, linear, mode, model, numbers, .. } = job;
+        self.stats.code_bytes += code.len() as u64;
+        let host = entry as u64;
+        self.dump.region(
+            &Subject { plan: &plan, page: &page[..], mode, place, linear, host, code },
+            text,
+        );
+        for (number, insn) in numbers.iter().zip(interpreted) {
+            let code = &page[usize::from(insn.at)..];
+            self.interpreted.enter(*number, Interpreted::new(code, mode, &model, insn.needs));
+        }
+        let pieces = plan.pieces().collect();
+        self.stats.regions += 1;
+        self.stats.insns += plan.insns() as u64;
+        let (incoming, slots) = (Vec::new(), Vec::new());
+        let (entry, born) = (host, core.now());
+        self.add(
+            core,
+            Region { code: id, entry, place, mode, born, pieces, incoming, slots, numbers },
+        );
+    }
+
+    fn add(&mut self, core: &mut Core, region: Region) {
+        let Region { place, mode, .. } = region;
+        for (start, end) in &region.pieces {
             let at = GuestPhys(place.page_base().0 + u64::from(*start));
             if core.mem.code.mark(at, u64::from(end - start)) {
                 core.mem.tlb.drop_write(at);
             }
         }
-        self.stats.regions += 1;
-        self.stats.insns += plan.insns() as u64;
-        let (incoming, slots) = (Vec::new(), Vec::new());
-        let region = Region { code, entry, place, mode, pieces, incoming, slots, numbers };
         let id = self.free.pop().unwrap_or_else(|| {
             self.regions.push(None);
             self.regions.len() as RegionId - 1
@@ -215,7 +329,6 @@ impl Jit {
         self.regions[id as usize] = Some(region);
         self.by_place.insert((place, mode), id);
         self.by_page.entry(place.page_number()).or_default().push(id);
-        Some(id)
     }
 
     /// Drops a region; its code is free.
@@ -245,6 +358,8 @@ impl Jit {
         self.jumps.clear();
         self.arena.reset();
         self.unlinked = None;
+        self.awaited.clear();
+        self.impossible.clear();
     }
 
     /// The code for `at`: what the jump cache knows, or what there is for the page that `at` was
@@ -336,21 +451,39 @@ impl Tier for Jit {
         blocks: &BlockCache<Core>,
         place: GuestPhys,
         at: Linear,
-    ) -> bool {
+    ) -> Handed {
         let mode = core.mode();
         if mode.has(Mode::ALIGNMENT_CHECKED) || !far_from_the_edge(mode, at) {
-            return false;
+            return Handed::Never;
         }
+        self.take_finished(core);
         if self.jumps.find(at, core).is_some() {
-            return true;
+            return Handed::Translated;
         }
-        let Some(id) = self.region(core, blocks, place, at) else { return false };
-        self.remember(core, id, at);
-        true
+        let name = (place, mode);
+        let mut otherwise = Handed::Later;
+        if !self.by_place.contains_key(&name) && !self.awaited.contains(&name) {
+            if self.impossible.contains(&name) {
+                return Handed::Never;
+            }
+            if self.awaited.len() >= MAX_WAITING {
+                return Handed::Later;
+            }
+            let Some(job) = self.job(core, blocks, place, at) else { return Handed::Never };
+            otherwise = self.start(core, job);
+        }
+        match self.by_place.get(&name) {
+            Some(id) => {
+                self.remember(core, *id, at);
+                Handed::Translated
+            }
+            None => otherwise,
+        }
     }
 
-    fn invalidate(&mut self, at: GuestPhys, len: u64) {
-        let Some(ids) = self.by_page.remove(&at.page_number()) else { return };
+    fn invalidate(&mut self, at: GuestPhys, len: u64, now: u64) -> Option<u64> {
+        let ids = self.by_page.remove(&at.page_number())?;
+        let mut youngest = None;
         let (first, end) = (at.page_offset(), at.page_offset() + len);
         let mut kept = Vec::new();
         for id in ids {
@@ -358,6 +491,8 @@ impl Tier for Jit {
             let hit =
                 |(start, stop): &(u16, u16)| u64::from(*start) < end && first < u64::from(*stop);
             if region.pieces.iter().any(hit) {
+                let age = now - region.born;
+                youngest = Some(youngest.map_or(age, |other: u64| other.min(age)));
                 self.drop_region(id);
             } else {
                 kept.push(id);
@@ -366,6 +501,7 @@ impl Tier for Jit {
         if !kept.is_empty() {
             self.by_page.insert(at.page_number(), kept);
         }
+        youngest
     }
 
     fn in_page(&self, page: u64) -> Vec<(GuestPhys, u64)> {

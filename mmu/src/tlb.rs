@@ -11,6 +11,8 @@
 //! and one such set for each of the last [`CONTEXTS`] PCIDs (SDM vol. 3A, 4.10.1). Global pages
 //! are entered in the context that used them; the flushes see to it that this does not show.
 
+use bytemuck::Zeroable;
+use bytemuck::allocation::zeroed_slice_box;
 use rustc_hash::FxHashSet;
 
 use crate::addr::{GuestPhys, Linear, PAGE_BITS, PAGE_SIZE, Width};
@@ -26,7 +28,7 @@ const CONTEXT_ENTRIES: usize = TABLES * TLB_ENTRIES;
 const SLOTS: usize = CONTEXTS * CONTEXT_ENTRIES;
 
 /// One entry. The layout is part of the interface: generated code reads it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Zeroable)]
 #[repr(C)]
 pub struct TlbEntry {
     /// The page that may be read, or a page of another slot.
@@ -72,9 +74,10 @@ impl TlbEntry {
     }
 }
 
-/// A page whose slot is not this one.
+/// A page whose slot is not this one: page 0 wherever that will do, so that most of a new TLB is
+/// memory that the host has not provided yet.
 const fn invalid_tag(slot: usize) -> u64 {
-    (((slot % TLB_ENTRIES) ^ 1) as u64) << PAGE_BITS
+    if slot.is_multiple_of(TLB_ENTRIES) { PAGE_SIZE } else { 0 }
 }
 
 /// Which table serves an access.
@@ -118,7 +121,7 @@ const NONE: Slot = Slot::MAX;
 const _: () = assert!(SLOTS <= NONE as usize);
 
 /// What the flushes know of a slot.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Zeroable)]
 struct Shadow {
     /// The guest-physical page number while the slot is in use.
     phys_page: u64,
@@ -134,21 +137,10 @@ struct Shadow {
 }
 
 impl Shadow {
-    const EMPTY: Self = Self {
-        phys_page: 0,
-        linear_page: 0,
-        next: NONE,
-        previous: NONE,
-        page_bits: PAGE_BITS as u8,
-        in_use: false,
-        global: false,
-        listed: [false; 2],
-    };
-
     /// Whether the slot's page, of whatever size the guest gave it, contains `linear`.
     fn covers(&self, linear: Linear) -> bool {
-        let shift = u32::from(self.page_bits) - PAGE_BITS;
-        self.in_use && self.linear_page >> shift == linear.page_number() >> shift
+        let same = |shift| self.linear_page >> shift == linear.page_number() >> shift;
+        self.in_use && same(u32::from(self.page_bits) - PAGE_BITS)
     }
 }
 
@@ -278,8 +270,11 @@ impl Default for Tlb {
 impl Tlb {
     /// An empty TLB; the current PCID is 0.
     pub fn new() -> Self {
-        let entries: Box<[TlbEntry]> = (0..SLOTS).map(TlbEntry::invalid).collect();
-        let Ok(entries) = entries.try_into() else { unreachable!("collected SLOTS entries") };
+        let mut entries: Box<[TlbEntry]> = zeroed_slice_box(SLOTS);
+        for slot in (0..SLOTS).step_by(TLB_ENTRIES) {
+            entries[slot] = TlbEntry::invalid(slot);
+        }
+        let Ok(entries) = entries.try_into() else { unreachable!("made with SLOTS entries") };
         // Contexts that were never used hold PCIDs too; nothing is entered for them.
         let contexts = std::array::from_fn(|i| Context {
             pcid: i as u16,
@@ -293,7 +288,7 @@ impl Tlb {
             base: 0,
             index: MmuIndex::Supervisor,
             table: 0,
-            shadows: vec![Shadow::EMPTY; SLOTS].into(),
+            shadows: zeroed_slice_box(SLOTS),
             buckets: Box::new([NONE; BUCKETS]),
             contexts,
             switches: 0,
