@@ -205,9 +205,15 @@ pub struct BlockCache<B: Backend> {
     /// What lies in each physical page.
     by_page: HashMap<u64, Vec<Piece>, rustc_hash::FxBuildHasher>,
     jumps: Box<[Jump; JUMPS]>,
-    /// What new blocks have.
+    /// What new blocks have in pages that are not restless.
     patience: u32,
+    /// Pages whose code is changed soon after it has been translated, and how often that has
+    /// happened in a row: new blocks have more patience there.
+    restless: HashMap<u64, u32, rustc_hash::FxBuildHasher>,
 }
+
+/// The patience of blocks in a page that is restless for ever: 2^16.
+const MOST_RESTLESS: u32 = 16;
 
 impl<B: Backend> BlockCache<B> {
     /// An empty cache, whose blocks are hot after `threshold` executions.
@@ -221,7 +227,32 @@ impl<B: Backend> BlockCache<B> {
             by_page: HashMap::default(),
             jumps,
             patience: threshold.saturating_sub(1),
+            restless: HashMap::default(),
         }
+    }
+
+    /// What was translated in a page is lost, `soon` after it was made or not. Each time doubles
+    /// what it takes there to be translated again, so that a guest that changes its code all the
+    /// time does not keep the translator busy.
+    pub fn translation_lost(&mut self, page: u64, soon: bool) {
+        if !soon {
+            self.restless.remove(&page);
+            return;
+        }
+        let times = self.restless.entry(page).or_default();
+        *times = (*times + 1).min(MOST_RESTLESS);
+        // What was translated together with the bytes that have changed may be a block beside them.
+        let least = self.patience_in(page);
+        for piece in self.by_page.get(&page).into_iter().flatten() {
+            let patience = &self.get(piece.block).patience;
+            patience.set(patience.get().max(least));
+        }
+    }
+
+    /// What new blocks of a page have.
+    fn patience_in(&self, page: u64) -> u32 {
+        let restless = self.restless.get(&page).map_or(0, |times| (1 << times) - 1);
+        self.patience.max(restless)
     }
 
     /// Whether the block at a physical address has been executed often enough to be translated
@@ -310,7 +341,7 @@ impl<B: Backend> BlockCache<B> {
 
     /// Adds a block that begins at `at` and lies in one page.
     pub fn insert(&mut self, at: GuestPhys, mode: Mode, mut block: Block<B>) -> BlockId {
-        block.patience = Cell::new(self.patience);
+        block.patience = Cell::new(self.patience_in(at.page_number()));
         block.place = Some(at);
         let len = u64::from(block.bytes);
         let id = self.push(block);
@@ -376,6 +407,7 @@ impl<B: Backend> BlockCache<B> {
         self.by_place.clear();
         self.crossing.clear();
         self.by_page.clear();
+        self.restless.clear();
         for jump in self.jumps.iter_mut() {
             jump.key = JumpKey::NONE;
         }
@@ -395,6 +427,28 @@ mod tests {
             Decoded::Block(block) => block,
             Decoded::NeedsMore => panic!("the instruction is whole"),
         }
+    }
+
+    #[test]
+    fn code_that_changes_soon_after_translation_waits_ever_longer() {
+        let mut cache = BlockCache::new(3);
+        let patience = |cache: &mut BlockCache<Core>| {
+            let id = cache.insert(GuestPhys(0x1000), Mode::CODE64, block());
+            cache.get(id).patience.get()
+        };
+        assert_eq!(patience(&mut cache), 2);
+        let after: Vec<u32> = (0..20)
+            .map(|_| {
+                cache.translation_lost(1, true);
+                patience(&mut cache)
+            })
+            .collect();
+        assert_eq!(after[..4], [2, 3, 7, 15]);
+        assert_eq!(after[15..], [65535; 5], "it has an end");
+        cache.translation_lost(2, false);
+        assert_eq!(patience(&mut cache), 65535, "another page");
+        cache.translation_lost(1, false);
+        assert_eq!(patience(&mut cache), 2);
     }
 
     #[test]

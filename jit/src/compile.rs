@@ -27,13 +27,15 @@ pub enum CompileError {
     Frame,
 }
 
-/// A translated region.
+/// A region as machine code.
 pub(crate) struct Compiled {
-    /// Position-independent machine code.
+    /// Position-independent.
     pub(crate) code: Vec<u8>,
     /// Where in it to enter.
     pub(crate) entry: usize,
     pub(crate) products: Products,
+    /// Its IR, if that is wanted.
+    pub(crate) text: String,
 }
 
 /// A compiler and the memory it works in.
@@ -80,14 +82,15 @@ impl Compiler {
             .compile(&*self.isa, &mut Default::default())
             .map_err(|error| Box::new(error.inner))?;
         debug_assert!(compiled.buffer.relocs().is_empty(), "code without addresses");
+        debug_assert!(products.links.len() <= request.plan.links(), "cells were taken for them");
         let mut code = compiled.code_buffer().to_vec();
-        let sites = compiled.buffer.call_sites().map(|site| site.ret_addr as usize);
-        let entry = frame::share(&mut code, sites).ok_or(CompileError::Frame)?;
-        Ok(Compiled { code, entry, products })
-    }
-
-    /// The IR of the region last compiled, as text.
-    pub(crate) fn clif(&self) -> String {
-        self.context.func.display().to_string()
+        let calls = compiled.buffer.call_sites().map(|site| site.ret_addr as usize);
+        let entry = frame::share(&mut code, calls).ok_or(CompileError::Frame)?;
+        let text = if request.wants_text {
+            self.context.func.display().to_string()
+        } else {
+            String::new()
+        };
+        Ok(Compiled { code, entry, products, text })
     }
 }

@@ -93,14 +93,18 @@ impl Jumps {
         }
     }
 
-    /// The first of `count` cells that nobody uses; `None` if there are no more.
-    pub(crate) fn first_free_cell(&self, count: usize) -> Option<u32> {
-        (self.cells_used + count <= CELLS).then_some(self.cells_used as u32)
+    /// Takes `count` cells; the first, or `None` if there are no more.
+    pub(crate) fn take_cells(&mut self, count: usize) -> Option<u32> {
+        let first = self.cells_used;
+        (first + count <= CELLS).then(|| {
+            self.cells_used += count;
+            first as u32
+        })
     }
 
-    /// Takes `count` cells.
-    pub(crate) fn take_cells(&mut self, count: usize) {
-        self.cells_used += count;
+    /// Takes cells again that were taken before [`Jumps::clear`], and by nobody since.
+    pub(crate) fn keep_cells(&mut self, first: u32, count: usize) {
+        self.cells_used = self.cells_used.max(first as usize + count);
     }
 
     /// Makes a cell lead to `code`; 0 empties it.

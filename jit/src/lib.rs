@@ -6,6 +6,7 @@
 //!   beforehand.
 //! - `translate`: from a plan to Cranelift's IR; `compile.rs`: from there to machine code, and
 //!   `frame.rs` to regions, which share one stack frame.
+//! - `background.rs`: threads that do so beside the vCPU.
 //! - `jump.rs`, `interpreted.rs`, `sites.rs`: what translated code looks up while it runs.
 //! - [`CodeArena`] (`arena.rs`): memory for machine code; `enter.rs`: the way in and out.
 //! - `operations.rs`, `x87.rs`: instructions of the host that Cranelift does not know.
@@ -14,6 +15,7 @@
 //! `unsafe` is confined to the modules `arena`, `enter`, `operations`, `preserve` and `x87`.
 
 mod arena;
+mod background;
 mod compile;
 mod dump;
 mod enter;

@@ -87,6 +87,11 @@ impl Plan {
         self.blocks.iter().map(|b| b.reloads.len()).sum()
     }
 
+    /// Most link cells that its code refers to.
+    pub(crate) fn links(&self) -> usize {
+        2 * self.blocks.len()
+    }
+
     /// The byte ranges in the page that the region was made from.
     pub(crate) fn pieces(&self) -> impl Iterator<Item = (u16, u16)> + '_ {
         self.blocks.iter().map(|b| (b.start, b.end))

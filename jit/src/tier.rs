@@ -1,9 +1,10 @@
 //! The second tier: the regions there are, how they are found, and what ends them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use brolga_cpu::block::{BlockCache, Mode};
-use brolga_cpu::core::tier::{Left, Tier};
+use brolga_cpu::core::tier::{Handed, Left, Tier};
 use brolga_cpu::core::{Core, is_canonical};
 use brolga_cpu::cpuid::CpuModel;
 use brolga_mmu::{GuestPhys, Linear, PAGE_SIZE, TlbEntry};
@@ -11,24 +12,29 @@ use iced_x86::Code;
 use rustc_hash::FxBuildHasher;
 
 use crate::arena::{ArenaError, CodeArena, CodeId};
+use crate::background::{Background, Finished};
 use crate::compile::{CompileError, Compiled, Compiler, host_isa};
 use crate::dump::{Dump, DumpConfig, Subject};
 use crate::enter::Entrance;
 use crate::interpreted::{Interpreted, InterpretedTable};
 use crate::jump::{JUMP_BITS, Jumps, set_key};
 use crate::plan::{Plan, plan};
-use crate::sites::{SitePool, Used};
+use crate::sites::{Restless, SitePool, Used};
 use crate::stats::JitStats;
 use crate::translate::{Products, Reason, Request};
 
-/// Most link cells of one region: two for each of its blocks.
-const MAX_LINKS: usize = 64;
+/// Most regions that wait for the background's threads: what is hot then will still be later.
+const MAX_WAITING: usize = 256;
+/// With a thread of its own, translation costs the vCPU little: this early it pays.
+const THRESHOLD_IN_BACKGROUND: u32 = 300;
 
 /// How the translator works.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JitConfig {
     /// Executions after which a block is translated; 1 translates everything at once.
     pub threshold: u32,
+    /// Threads that translate beside the vCPU; 0 makes it wait, and so does a threshold of 1.
+    pub threads: usize,
     /// Bytes of machine code that are kept.
     pub cache_bytes: usize,
     /// What is written about the code.
@@ -41,10 +47,29 @@ impl Default for JitConfig {
     fn default() -> Self {
         JitConfig {
             threshold: 2000,
+            threads: 0,
             cache_bytes: 64 << 20,
             dump: DumpConfig::default(),
             stats: false,
         }
+    }
+}
+
+impl JitConfig {
+    /// What suits this host: where it has several processors, one translates beside the vCPU.
+    pub fn of_this_host() -> JitConfig {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        JitConfig::default().with_threads(processors.saturating_sub(1).min(1))
+    }
+
+    /// With so many threads, and the threshold that suits them.
+    #[must_use]
+    pub fn with_threads(self, threads: usize) -> JitConfig {
+        let threshold = match threads {
+            0 => JitConfig::default().threshold,
+            _ => THRESHOLD_IN_BACKGROUND,
+        };
+        JitConfig { threads, threshold, ..self }
     }
 }
 
@@ -60,6 +85,9 @@ pub enum JitError {
     /// The entry could not be built.
     #[error("Cranelift's JIT module: {0}")]
     Module(#[from] Box<cranelift_module::ModuleError>),
+    /// The threads that translate could not be started.
+    #[error("cannot start a thread that translates: {0}")]
+    Threads(std::io::Error),
     /// What is to be written about the code cannot be.
     #[error("cannot write about translated code: {0}")]
     Dump(#[from] std::io::Error),
@@ -70,6 +98,8 @@ struct Region {
     entry: u64,
     place: GuestPhys,
     mode: Mode,
+    /// When it was made, in instructions.
+    born: u64,
     /// Offsets in the page of what it was made from.
     pieces: Vec<(u16, u16)>,
     /// Cells that lead here, and slots of the jump cache that do.
@@ -78,34 +108,65 @@ struct Region {
     /// Of instructions that the interpreter executes for it.
     numbers: Vec<u32>,
     sites: Vec<Used>,
-    /// Where it was when it was translated.
+    /// Where it was mapped when it was planned.
     linear: Linear,
 }
 
-/// What a region is made from.
-struct Source<'a> {
-    page: &'a [u8],
+/// A region that is to be made.
+pub(crate) struct Job {
+    plan: Plan,
+    /// The page as it was when this was planned.
+    page: Box<Page>,
     place: GuestPhys,
-    /// Where it is now.
+    /// Where it was mapped then.
     linear: Linear,
     mode: Mode,
-    model: &'a CpuModel,
-}
-
-/// Why a plan has not become a region.
-enum Untranslated {
-    /// There is no room left for code or cells.
-    Full,
-    /// The compiler has failed, and would again.
-    Failed,
-}
-
-/// A region's machine code and what belongs to it.
-struct Made {
-    id: CodeId,
-    entry: u64,
+    model: Arc<CpuModel>,
+    first_cell: u32,
     numbers: Vec<u32>,
-    sites: Vec<Used>,
+    sites: Vec<u32>,
+    restless: Restless,
+    /// It is to replace the region that there is.
+    again: bool,
+    wants_text: bool,
+    /// [`JitStats::flushes`] then: afterwards its cells belong to others.
+    flushes: u64,
+}
+
+type Page = [u8; PAGE_SIZE as usize];
+
+impl Job {
+    pub(crate) fn request(&self) -> Request<'_> {
+        let Job { plan, page, mode, model, first_cell, numbers, wants_text, .. } = self;
+        let Job { sites, restless, .. } = self;
+        Request {
+            plan,
+            page: &page[..],
+            mode: *mode,
+            model,
+            first_cell: *first_cell,
+            jump_bits: JUMP_BITS,
+            sites,
+            restless,
+            numbers,
+            wants_text: *wants_text,
+        }
+    }
+
+    fn name(&self) -> (GuestPhys, Mode) {
+        (self.place, self.mode)
+    }
+
+    /// Whether memory still holds the bytes that this is made from.
+    fn is_current(&self, core: &Core) -> bool {
+        let mut page: Page = [0; PAGE_SIZE as usize];
+        let there = core.mem.map.read_slice(self.place.page_base(), &mut page).is_ok();
+        let same = |(start, end): (u16, u16)| {
+            let range = usize::from(start)..usize::from(end);
+            page[range.clone()] == self.page[range]
+        };
+        there && self.plan.pieces().all(same)
+    }
 }
 
 /// Index of a region.
@@ -115,6 +176,11 @@ type RegionId = u32;
 pub struct Jit {
     config: JitConfig,
     compiler: Compiler,
+    background: Option<Background>,
+    /// The places of jobs that the background has been given.
+    awaited: HashSet<(GuestPhys, Mode), FxBuildHasher>,
+    /// Those of which no region can be made.
+    impossible: HashSet<(GuestPhys, Mode), FxBuildHasher>,
     entrance: Entrance,
     dump: Dump,
     arena: CodeArena,
@@ -133,8 +199,13 @@ pub struct Jit {
 impl Jit {
     /// A translator that has translated nothing yet.
     pub fn new(config: JitConfig) -> Result<Jit, JitError> {
+        let threads = if config.threshold > 1 { config.threads } else { 0 };
+        let background = (threads > 0).then(|| Background::new(threads)).transpose();
         Ok(Jit {
             compiler: Compiler::new()?,
+            background: background.map_err(JitError::Threads)?,
+            awaited: HashSet::default(),
+            impossible: HashSet::default(),
             entrance: Entrance::new(host_isa()?)?,
             dump: Dump::new(&config.dump)?,
             arena: CodeArena::new(config.cache_bytes)?,
@@ -151,106 +222,149 @@ impl Jit {
         })
     }
 
-    /// The region that begins at `place`, translated now if there is none.
-    fn region(
+    /// What is to be known to make the region that begins at `place`. `None` if there can be none.
+    fn job(
         &mut self,
-        core: &mut Core,
-        blocks: &BlockCache<Core>,
-        place: GuestPhys,
+        core: &Core,
+        (place, mode): (GuestPhys, Mode),
         linear: Linear,
-    ) -> Option<RegionId> {
-        let mode = core.mode();
-        if let Some(id) = self.by_place.get(&(place, mode)) {
-            return Some(*id);
-        }
-        let mut page = [0; PAGE_SIZE as usize];
-        core.mem.map.read_slice(place.page_base(), &mut page).ok()?;
-        let all = self.config.threshold <= 1;
+        warm: &dyn Fn(u16) -> bool,
+    ) -> Option<Job> {
         let base = place.page_base();
-        let warm = |at: u16| all || blocks.is_warm(GuestPhys(base.0 + u64::from(at)), mode);
-        let plan = plan(&page, place.page_offset() as u16, mode, &core.model, &warm)?;
-        let model = core.model.clone();
-        let source = Source { page: &page, place, linear, mode, model: &model };
-        // What is full starts afresh: the second time there is room.
-        match self.translate(core, &plan, &source) {
-            Err(Untranslated::Full) => {
-                self.flush();
-                self.translate(core, &plan, &source).ok()
-            }
-            region => region.ok(),
-        }
-    }
-
-    /// Translates a plan.
-    fn translate(
-        &mut self,
-        core: &mut Core,
-        plan: &Plan,
-        source: &Source,
-    ) -> Result<RegionId, Untranslated> {
-        let Source { page, place, linear, mode, model } = *source;
-        let first_cell = self.jumps.first_free_cell(MAX_LINKS).ok_or(Untranslated::Full)?;
-        let numbers = self.interpreted.take(plan.interpreted());
-        let jump_bits = JUMP_BITS;
-        let sites = self.sites.take();
-        let restless = self.sites.restless(place.page_number());
-        let request = Request {
+        let mut page: Box<Page> = Box::new([0; PAGE_SIZE as usize]);
+        core.mem.map.read_slice(base, &mut page[..]).ok()?;
+        let plan = plan(&page[..], place.page_offset() as u16, mode, &core.model, warm)?;
+        let first_cell = self.jumps.take_cells(plan.links()).or_else(|| {
+            self.flush();
+            self.jumps.take_cells(plan.links())
+        })?;
+        Some(Job {
+            numbers: self.interpreted.take(plan.interpreted()),
+            sites: self.sites.take(),
+            restless: self.sites.restless(place.page_number()).clone(),
+            again: false,
+            first_cell,
             plan,
             page,
+            place,
+            linear,
             mode,
-            model,
-            first_cell,
-            jump_bits,
-            sites: &sites,
-            restless,
-            numbers: &numbers,
-        };
-        let Compiled { code, entry, products } = match self.compiler.compile(&request) {
-            Ok(compiled) => compiled,
-            Err(error) => {
-                tracing::warn!("the code at {place} is not translated: {error}");
-                self.interpreted.give_back(&numbers);
-                self.sites.give_back(sites);
-                return Err(Untranslated::Failed);
-            }
-        };
-        self.stats.code_bytes += code.len() as u64;
-        let published = self.arena.publish(&code).ok();
-        let Some((id, host)) = published.and_then(|id| Some((id, self.arena.entry(id)? as u64)))
-        else {
-            self.interpreted.give_back(&numbers);
-            self.sites.give_back(sites);
-            return Err(Untranslated::Full);
-        };
-        let entry = host + entry as u64;
-        let text = if self.dump.wants_text() { self.compiler.clif() } else { String::new() };
-        let code = &code;
-        self.dump.region(&Subject { plan, page, mode, place, linear, host, code }, &text);
-        let Products { links, interpreted, sites: used } = products;
-        self.sites.give_back(sites.into_iter().skip(used.len()));
-        self.jumps.take_cells(links.len());
-        for (number, insn) in numbers.iter().zip(interpreted) {
-            let code = &page[usize::from(insn.at)..];
-            self.interpreted.enter(*number, Interpreted::new(code, mode, model, insn.needs));
-        }
-        Ok(self.add(core, plan, source, Made { id, entry, numbers, sites: used }))
+            model: Arc::clone(&core.model),
+            wants_text: self.dump.wants_text(),
+            flushes: self.stats.flushes,
+        })
     }
 
-    fn add(&mut self, core: &mut Core, plan: &Plan, source: &Source, made: Made) -> RegionId {
-        let Source { place, mode, linear, .. } = *source;
-        let Made { id: code, entry, numbers, sites } = made;
-        let pieces: Vec<_> = plan.pieces().collect();
-        for (start, end) in &pieces {
+    /// Makes the region of a job, or has it made.
+    fn start(&mut self, core: &mut Core, job: Job) -> Handed {
+        if let Some(background) = &self.background {
+            self.awaited.insert(job.name());
+            background.start(job);
+            return Handed::Later;
+        }
+        let outcome = self.compiler.compile(&job.request());
+        self.finish(core, (job, outcome));
+        Handed::Never
+    }
+
+    /// Takes over what the background has made.
+    fn take_finished(&mut self, core: &mut Core) {
+        while let Some(finished) = self.background.as_ref().and_then(Background::finished) {
+            self.awaited.remove(&finished.0.name());
+            self.finish(core, finished);
+        }
+    }
+
+    /// Makes a region of what has become of a job, if its code still is what is to be executed.
+    fn finish(&mut self, core: &mut Core, (job, outcome): Finished) {
+        let name = job.name();
+        let there = self.by_place.get(&name).copied();
+        let gone = job.flushes != self.stats.flushes
+            || there.is_some() != job.again
+            || !job.is_current(core);
+        match outcome {
+            _ if gone => self.give_back(&job),
+            Ok(compiled) => {
+                if let Some(id) = there {
+                    self.remove(id);
+                }
+                self.publish(core, job, compiled);
+            }
+            Err(error) => {
+                tracing::warn!("the code at {} is not translated: {error}", job.place);
+                self.give_back(&job);
+                self.impossible.insert(name);
+            }
+        }
+    }
+
+    /// Gives back what a job had reserved.
+    fn give_back(&mut self, job: &Job) {
+        self.interpreted.give_back(&job.numbers);
+        self.sites.give_back(job.sites.iter().copied());
+    }
+
+    fn publish(&mut self, core: &mut Core, job: Job, compiled: Compiled) {
+        let Compiled { code, entry, products, text } = compiled;
+        // What is full starts afresh: then there is room.
+        let published = self.arena.publish(&code).or_else(|_| {
+            self.flush();
+            self.jumps.keep_cells(job.first_cell, job.plan.links());
+            self.arena.publish(&code)
+        });
+        let Some((id, start)) = published.ok().and_then(|id| Some((id, self.arena.entry(id)?)))
+        else {
+            self.give_back(&job);
+            self.impossible.insert(job.name());
+            return;
+        };
+        let Job { plan, page, place, linear, mode, model, numbers, sites, .. } = job;
+        self.stats.code_bytes += code.len() as u64;
+        let host = start as u64;
+        self.dump.region(
+            &Subject { plan: &plan, page: &page[..], mode, place, linear, host, code: &code },
+            &text,
+        );
+        let Products { interpreted, sites: used, .. } = products;
+        for (site, _) in &used {
+            core.mem.tlb.empty_site(*site);
+        }
+        self.sites.give_back(sites.into_iter().skip(used.len()));
+        for (number, insn) in numbers.iter().zip(interpreted) {
+            let code = &page[usize::from(insn.at)..];
+            self.interpreted.enter(*number, Interpreted::new(code, mode, &model, insn.needs));
+        }
+        let pieces = plan.pieces().collect();
+        self.stats.regions += 1;
+        self.stats.insns += plan.insns() as u64;
+        let (incoming, slots) = (Vec::new(), Vec::new());
+        let (entry, born) = (host + entry as u64, core.now());
+        self.add(
+            core,
+            Region {
+                code: id,
+                entry,
+                place,
+                mode,
+                born,
+                pieces,
+                incoming,
+                slots,
+                numbers,
+                sites: used,
+                linear,
+            },
+        );
+    }
+
+    fn add(&mut self, core: &mut Core, region: Region) {
+        let Region { place, mode, .. } = region;
+        for (start, end) in &region.pieces {
             let at = GuestPhys(place.page_base().0 + u64::from(*start));
             if core.mem.code.mark(at, u64::from(end - start)) {
                 core.mem.tlb.drop_write(at);
             }
         }
-        self.stats.regions += 1;
-        self.stats.insns += plan.insns() as u64;
-        let (incoming, slots) = (Vec::new(), Vec::new());
-        let region =
-            Region { code, entry, place, mode, pieces, incoming, slots, numbers, sites, linear };
         let id = self.free.pop().unwrap_or_else(|| {
             self.regions.push(None);
             self.regions.len() as RegionId - 1
@@ -258,44 +372,35 @@ impl Jit {
         self.regions[id as usize] = Some(region);
         self.by_place.insert((place, mode), id);
         self.by_page.entry(place.page_number()).or_default().push(id);
-        id
     }
 
-    /// Translates regions again whose sites do not pay, without those.
+    /// Has regions translated again whose sites do not pay, without those.
     #[cold]
     fn give_up_sites(&mut self, core: &mut Core) {
         for site in core.translated.sites.take_restless() {
             let uses = |region: &Region| region.sites.iter().find(|used| used.0 == site).copied();
-            let found = self.regions.iter().enumerate().find_map(|(id, region)| {
-                let region = region.as_ref()?;
-                Some((id as RegionId, region.place, uses(region)?.1))
+            let found = self.regions.iter().flatten().find_map(|region| {
+                let starts: Vec<u16> = region.pieces.iter().map(|(start, _)| *start).collect();
+                Some(((region.place, region.mode), region.linear, starts, uses(region)?.1))
             });
-            if let Some((id, place, at)) = found {
-                self.sites.note_restless(place.page_number(), at);
-                self.translate_again(core, id);
+            let Some((name, linear, starts, at)) = found else { continue };
+            self.sites.note_restless(name.0.page_number(), at);
+            if self.awaited.contains(&name) {
+                continue;
+            }
+            if let Some(job) = self.job(core, name, linear, &|at| starts.contains(&at)) {
+                self.start(core, Job { again: true, ..job });
             }
         }
     }
 
-    fn translate_again(&mut self, core: &mut Core, id: RegionId) {
+    /// Drops a region of a page that keeps its others.
+    fn remove(&mut self, id: RegionId) {
         let Some(region) = &self.regions[id as usize] else { return };
-        let (place, mode, linear) = (region.place, region.mode, region.linear);
-        let starts: Vec<u16> = region.pieces.iter().map(|(start, _)| *start).collect();
-        if let Some(ids) = self.by_page.get_mut(&place.page_number()) {
+        if let Some(ids) = self.by_page.get_mut(&region.place.page_number()) {
             ids.retain(|other| *other != id);
         }
         self.drop_region(id);
-        let mut page = [0; PAGE_SIZE as usize];
-        if core.mem.map.read_slice(place.page_base(), &mut page).is_err() {
-            return;
-        }
-        let model = core.model.clone();
-        let entry = place.page_offset() as u16;
-        if let Some(plan) = plan(&page, entry, mode, &model, &|at| starts.contains(&at)) {
-            let source = Source { page: &page, place, linear, mode, model: &model };
-            // Without room it is interpreted until it is hot once more.
-            let _ = self.translate(core, &plan, &source);
-        }
     }
 
     /// Drops a region; its code is free.
@@ -327,6 +432,8 @@ impl Jit {
         self.jumps.clear();
         self.arena.reset();
         self.unlinked = None;
+        self.awaited.clear();
+        self.impossible.clear();
     }
 
     /// The code for `at`: what the jump cache knows, or what there is for the page that `at` was
@@ -427,22 +534,43 @@ impl Tier for Jit {
         blocks: &BlockCache<Core>,
         place: GuestPhys,
         at: Linear,
-    ) -> bool {
+    ) -> Handed {
         let mode = core.mode();
         if mode.has(Mode::ALIGNMENT_CHECKED) || !far_from_the_edge(mode, at) {
-            return false;
+            return Handed::Never;
         }
+        self.take_finished(core);
         if self.jumps.find(at, core).is_some() {
-            return true;
+            return Handed::Translated;
         }
-        let Some(id) = self.region(core, blocks, place, at) else { return false };
-        self.remember(core, id, at);
-        true
+        let name = (place, mode);
+        let mut otherwise = Handed::Later;
+        if !self.by_place.contains_key(&name) && !self.awaited.contains(&name) {
+            if self.impossible.contains(&name) {
+                return Handed::Never;
+            }
+            if self.awaited.len() >= MAX_WAITING {
+                return Handed::Later;
+            }
+            let all = self.config.threshold <= 1;
+            let base = place.page_base().0;
+            let warm = |at: u16| all || blocks.is_warm(GuestPhys(base + u64::from(at)), mode);
+            let Some(job) = self.job(core, name, at, &warm) else { return Handed::Never };
+            otherwise = self.start(core, job);
+        }
+        match self.by_place.get(&name) {
+            Some(id) => {
+                self.remember(core, *id, at);
+                Handed::Translated
+            }
+            None => otherwise,
+        }
     }
 
-    fn invalidate(&mut self, at: GuestPhys, len: u64) {
-        let Some(ids) = self.by_page.remove(&at.page_number()) else { return };
+    fn invalidate(&mut self, at: GuestPhys, len: u64, now: u64) -> Option<u64> {
+        let ids = self.by_page.remove(&at.page_number())?;
         self.sites.forget(at.page_number());
+        let mut youngest = None;
         let (first, end) = (at.page_offset(), at.page_offset() + len);
         let mut kept = Vec::new();
         for id in ids {
@@ -450,6 +578,8 @@ impl Tier for Jit {
             let hit =
                 |(start, stop): &(u16, u16)| u64::from(*start) < end && first < u64::from(*stop);
             if region.pieces.iter().any(hit) {
+                let age = now - region.born;
+                youngest = Some(youngest.map_or(age, |other: u64| other.min(age)));
                 self.drop_region(id);
             } else {
                 kept.push(id);
@@ -458,6 +588,7 @@ impl Tier for Jit {
         if !kept.is_empty() {
             self.by_page.insert(at.page_number(), kept);
         }
+        youngest
     }
 
     fn in_page(&self, page: u64) -> Vec<(GuestPhys, u64)> {

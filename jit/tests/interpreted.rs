@@ -1,82 +1,23 @@
 //! Instructions that the interpreter executes for translated code, among others that are
 //! translated: the outcome is the interpreter's, however the run is sliced.
 
-use std::sync::Arc;
+mod harness;
 
-use brolga_cpu::bus::Bus;
-use brolga_cpu::core::tier::Tier;
-use brolga_cpu::core::{Core, Interpreter};
-use brolga_cpu::cpuid::CpuModel;
-use brolga_cpu::vcpu::{RIP, SegReg, Segment, Vcpu, attr, cr0, gpr};
+use brolga_cpu::core::Interpreter;
 use brolga_jit::{Jit, JitConfig};
-use brolga_mmu::{GuestPhys, PhysMap, Ram, Width};
+use harness::{core, forever, run};
 
-const CODE: u64 = 0x1000;
-const DATA: u64 = 0x4ff0;
-const STACK: u64 = 0x8000;
-const RAM: u64 = 0x10000;
 const COUNT: u64 = 3000;
-
-/// Ports answer with the time; writing to one asks for a new plan.
-#[derive(Default)]
-struct Ports(bool);
-
-impl Bus for Ports {
-    fn port_read(&mut self, at: u64, port: u16, w: Width) -> u64 {
-        (at ^ u64::from(port)) & w.mask()
-    }
-    fn port_write(&mut self, _: u64, _: u16, _: Width, _: u64) {
-        self.0 = true;
-    }
-    fn tsc(&mut self, at: u64) -> u64 {
-        at
-    }
-    fn take_replan(&mut self) -> bool {
-        std::mem::take(&mut self.0)
-    }
-}
-
-/// A vCPU in flat protected mode at a program, with data that is not all alike.
-fn core(program: &[u8]) -> Core {
-    let mut map = PhysMap::new(Ram::new(RAM).expect("RAM"));
-    map.add_ram(GuestPhys(0), RAM).expect("free");
-    let data: Vec<u8> = (0..0x2000_u32).map(|n| ((n * n) >> 9) as u8).collect();
-    map.write_slice(GuestPhys(DATA), &data).expect("RAM");
-    map.write_slice(GuestPhys(CODE), program).expect("RAM");
-    let model = CpuModel::by_name("max").expect("a model");
-    let mut core = Core::new(Arc::new(model), Arc::new(map), Box::new(Ports::default()));
-    let rights = attr::P | attr::S | attr::RW | attr::ACCESSED | attr::DB | attr::G;
-    let flat = |selector, attr| Segment { selector, base: 0, limit: u32::MAX, attr };
-    core.vcpu.sys.cr0 = cr0::PE;
-    core.vcpu.segs[SegReg::Cs as usize] = flat(8, rights | attr::CODE);
-    for seg in [SegReg::Ss, SegReg::Ds, SegReg::Es] {
-        core.vcpu.segs[seg as usize] = flat(16, rights);
-    }
-    core.vcpu.regs[usize::from(gpr::RSP)] = STACK;
-    core.vcpu.regs[usize::from(RIP)] = CODE;
-    core.mode_changed();
-    core
-}
-
-/// Runs `COUNT` instructions in slices, and tells the state then.
-fn run<T: Tier>(mut engine: Interpreter<T>, slice: u64) -> (Box<Vcpu>, Vec<u8>, Option<String>) {
-    while engine.core.now() < COUNT {
-        engine.run(slice.min(COUNT - engine.core.now()));
-    }
-    assert_eq!(engine.core.now(), COUNT);
-    let mut ram = vec![0; RAM as usize];
-    engine.core.mem.map.read_slice(GuestPhys(0), &mut ram).expect("RAM");
-    (Box::new(engine.core.vcpu.clone()), ram, engine.tier.report())
-}
 
 /// Compares the engines on a program; the translator must have had the interpreter execute each of
 /// `called`.
 fn agree(program: &[u8], called: &[&str]) {
-    let (vcpu, ram, _) = run(Interpreter::new(core(program)), u64::MAX);
+    let (vcpu, ram, _) = run(Interpreter::new(core(program)), COUNT, u64::MAX);
     for slice in [1, 2, 3, 5, 8, 13, 40, 200, 1000, COUNT] {
         let config = JitConfig { threshold: 1, stats: true, ..JitConfig::default() };
         let jit = Jit::new(config).expect("a host with a translator");
-        let (other, other_ram, report) = run(Interpreter::with_tier(core(program), jit), slice);
+        let (other, other_ram, report) =
+            run(Interpreter::with_tier(core(program), jit), COUNT, slice);
         assert!(vcpu == other, "slices of {slice}: {vcpu:#x?}\n{other:#x?}");
         assert!(ram == other_ram, "memory, slices of {slice}");
         let report = report.expect("counts");
@@ -84,14 +25,6 @@ fn agree(program: &[u8], called: &[&str]) {
             assert!(report.contains(&format!(" called {name}\n")), "{name} in\n{report}");
         }
     }
-}
-
-/// `jmp` back to the start, behind `program`.
-fn forever(mut program: Vec<u8>) -> Vec<u8> {
-    let back = -(program.len() as i32 + 5);
-    program.push(0xe9);
-    program.extend(back.to_le_bytes());
-    program
 }
 
 #[test]
@@ -197,6 +130,6 @@ fn what_the_host_has_raised_is_not_the_guests() {
     let program = forever([0x43, 0xdb, 0xe3].to_vec()); // inc ebx; fninit
     let config = JitConfig { threshold: 1, ..JitConfig::default() };
     let jit = Jit::new(config).expect("a host with a translator");
-    let (vcpu, ..) = run(Interpreter::with_tier(core(&program), jit), 100);
+    let (vcpu, ..) = run(Interpreter::with_tier(core(&program), jit), COUNT, 100);
     assert_eq!(vcpu.mxcsr, 0x1f80);
 }

@@ -35,7 +35,8 @@ impl AccelKind {
 pub struct EngineSpec {
     /// The accelerator.
     pub kind: AccelKind,
-    /// How the translator works, if it is one: `threshold`, and `cache` for its bytes of code.
+    /// How the translator works, if it is one: `threshold`, `threads`, and `cache` for its
+    /// bytes of code.
     pub jit: JitConfig,
     /// `slice`: every budget is cut into pieces of so many instructions. A guest cannot tell, and
     /// comparisons of engines make sure of it.
@@ -71,7 +72,8 @@ impl Display for EngineSpec {
             f.write_str(value.get_name())?;
         }
         if self.kind == AccelKind::Jit {
-            write!(f, ":threshold={}:cache={}", self.jit.threshold, self.jit.cache_bytes)?;
+            let JitConfig { threshold, threads, cache_bytes, .. } = &self.jit;
+            write!(f, ":threshold={threshold}:threads={threads}:cache={cache_bytes}")?;
         }
         self.slice.map_or(Ok(()), |slice| write!(f, ":slice={slice}"))
     }
@@ -80,9 +82,14 @@ impl Display for EngineSpec {
 impl EngineSpec {
     fn set(&mut self, setting: &str) -> Result<(), String> {
         let (name, value) = setting.split_once('=').unwrap_or((setting, ""));
+        let is_jit = self.kind == AccelKind::Jit;
+        if (name, is_jit) == ("threads", true) {
+            let number = |_| format!("{name:?} takes a number");
+            self.jit.threads = value.parse().map_err(number)?;
+            return Ok(());
+        }
         let number: NonZeroU64 =
             value.parse().map_err(|_| format!("{name:?} takes a number from 1 on"))?;
-        let is_jit = self.kind == AccelKind::Jit;
         match name {
             "slice" => self.slice = Some(number),
             "threshold" if is_jit => {
@@ -211,7 +218,8 @@ mod tests {
 
     #[test]
     fn engines_are_written_as_they_are_read() {
-        for text in ["interp", "interp:slice=1000", "jit:threshold=1:cache=4096:slice=7"] {
+        for text in ["interp", "interp:slice=1000", "jit:threshold=1:threads=0:cache=4096:slice=7"]
+        {
             assert_eq!(text.parse::<EngineSpec>().map(|spec| spec.to_string()), Ok(text.into()));
         }
     }

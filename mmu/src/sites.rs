@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicU64;
 
 use crate::addr::{Linear, PAGE_SIZE};
 use crate::tlb::{SLOTS, TLB_ENTRIES, Tlb, TlbEntry};
+use bytemuck::{Zeroable, allocation::zeroed_slice_box};
 
 /// Sites there are.
 pub const SITES: usize = PLANES * TLB_ENTRIES;
@@ -27,11 +28,12 @@ pub const fn site_offset(site: u32) -> usize {
     (SLOTS * (1 + site / TLB_ENTRIES) + site % TLB_ENTRIES) * size_of::<TlbEntry>()
 }
 
+/// A slot or an entry of a site, by its number plus 1; 0 is none.
 type Index = u32;
-const NONE: Index = Index::MAX;
+const NONE: Index = 0;
 
 /// A site's entry, among those that are copies of the same slot.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Zeroable)]
 struct Copied {
     slot: Index,
     next: Index,
@@ -50,10 +52,9 @@ pub(crate) struct Sites {
 
 impl Sites {
     pub(crate) fn new() -> Self {
-        let unused = Copied { slot: NONE, next: NONE, previous: NONE };
         Self {
-            copies: vec![unused; SLOTS * PLANES].into(),
-            heads: vec![NONE; SLOTS].into(),
+            copies: zeroed_slice_box(SLOTS * PLANES),
+            heads: zeroed_slice_box(SLOTS),
             nowhere: Box::new([const { AtomicU64::new(0) }; PAGE_SIZE as usize / 8]),
         }
     }
@@ -67,10 +68,11 @@ impl Sites {
 
     fn attach(&mut self, copy: usize, slot: usize) {
         self.detach(copy);
-        let next = std::mem::replace(&mut self.heads[slot], copy as Index);
-        self.copies[copy] = Copied { slot: slot as Index, next, previous: NONE };
+        let index = copy as Index + 1;
+        let next = std::mem::replace(&mut self.heads[slot], index);
+        self.copies[copy] = Copied { slot: slot as Index + 1, next, previous: NONE };
         if next != NONE {
-            self.copies[next as usize].previous = copy as Index;
+            self.copies[next as usize - 1].previous = index;
         }
     }
 
@@ -80,26 +82,33 @@ impl Sites {
             return;
         }
         match previous {
-            NONE => self.heads[slot as usize] = next,
-            _ => self.copies[previous as usize].next = next,
+            NONE => self.heads[slot as usize - 1] = next,
+            _ => self.copies[previous as usize - 1].next = next,
         }
         if next != NONE {
-            self.copies[next as usize].previous = previous;
+            self.copies[next as usize - 1].previous = previous;
         }
         self.copies[copy].slot = NONE;
     }
 
     /// Takes a copy of a slot from the list.
     fn take(&mut self, slot: usize) -> Option<usize> {
-        let copy = self.heads[slot];
-        (copy != NONE).then(|| {
-            self.detach(copy as usize);
-            copy as usize
-        })
+        let copy = (self.heads[slot] as usize).checked_sub(1)?;
+        self.detach(copy);
+        Some(copy)
     }
 }
 
 impl Tlb {
+    /// Empties a site's entries in all tables: to be done before code uses it.
+    pub fn empty_site(&mut self, site: u32) {
+        for table in (0..SLOTS).step_by(TLB_ENTRIES) {
+            let at = table + site_offset(site) / size_of::<TlbEntry>();
+            self.entries[at] = self.sites.empty();
+            self.sites.detach(at - SLOTS);
+        }
+    }
+
     /// Copies the entry for `linear`, in the current table, to a site's.
     pub fn fill_site(&mut self, site: u32, linear: Linear) {
         let slot = self.current_slot(linear);

@@ -27,8 +27,16 @@ fn hits(tlb: &Tlb) -> bool {
     TlbEntry::hit(entry(tlb, MmuIndex::Supervisor, SITE).write, PAGE, 8)
 }
 
-fn filled() -> Tlb {
+/// A TLB with two sites.
+fn new() -> Tlb {
     let mut tlb = Tlb::new();
+    tlb.empty_site(SITE);
+    tlb.empty_site(SITE + 1);
+    tlb
+}
+
+fn filled() -> Tlb {
+    let mut tlb = new();
     tlb.fill(&fill(PAGE, 0x3000));
     tlb.fill_site(SITE, PAGE);
     assert!(hits(&tlb));
@@ -45,7 +53,7 @@ fn a_site_holds_what_its_table_does() {
 
 #[test]
 fn an_empty_site_matches_no_canonical_address() {
-    let tlb = Tlb::new();
+    let tlb = new();
     let empty = entry(&tlb, MmuIndex::User, SITE);
     for top in [0, 1, 0x7fff, 0xffff_8000, 0xffff_ffff] {
         for page in 0..1 << 10 {

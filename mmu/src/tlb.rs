@@ -11,6 +11,8 @@
 //! and one such set for each of the last [`CONTEXTS`] PCIDs (SDM vol. 3A, 4.10.1). Global pages
 //! are entered in the context that used them; the flushes see to it that this does not show.
 
+use bytemuck::Zeroable;
+use bytemuck::allocation::zeroed_slice_box;
 use rustc_hash::FxHashSet;
 
 use crate::addr::{GuestPhys, Linear, PAGE_BITS, PAGE_SIZE, Width};
@@ -27,7 +29,7 @@ const CONTEXT_ENTRIES: usize = TABLES * TLB_ENTRIES;
 pub(crate) const SLOTS: usize = CONTEXTS * CONTEXT_ENTRIES;
 
 /// One entry. The layout is part of the interface: generated code reads it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Zeroable)]
 #[repr(C)]
 pub struct TlbEntry {
     /// The page that may be read, or a page of another slot.
@@ -73,9 +75,10 @@ impl TlbEntry {
     }
 }
 
-/// A page whose slot is not this one.
+/// A page whose slot is not this one: page 0 wherever that will do, so that most of a new TLB is
+/// memory that the host has not provided yet.
 const fn invalid_tag(slot: usize) -> u64 {
-    (((slot % TLB_ENTRIES) ^ 1) as u64) << PAGE_BITS
+    if slot.is_multiple_of(TLB_ENTRIES) { PAGE_SIZE } else { 0 }
 }
 
 /// Which table serves an access.
@@ -119,7 +122,7 @@ const NONE: Slot = Slot::MAX;
 const _: () = assert!(SLOTS <= NONE as usize);
 
 /// What the flushes know of a slot.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Zeroable)]
 struct Shadow {
     /// The guest-physical page number while the slot is in use.
     phys_page: u64,
@@ -135,21 +138,10 @@ struct Shadow {
 }
 
 impl Shadow {
-    const EMPTY: Self = Self {
-        phys_page: 0,
-        linear_page: 0,
-        next: NONE,
-        previous: NONE,
-        page_bits: PAGE_BITS as u8,
-        in_use: false,
-        global: false,
-        listed: [false; 2],
-    };
-
     /// Whether the slot's page, of whatever size the guest gave it, contains `linear`.
     fn covers(&self, linear: Linear) -> bool {
-        let shift = u32::from(self.page_bits) - PAGE_BITS;
-        self.in_use && self.linear_page >> shift == linear.page_number() >> shift
+        let same = |shift| self.linear_page >> shift == linear.page_number() >> shift;
+        self.in_use && same(u32::from(self.page_bits) - PAGE_BITS)
     }
 }
 
@@ -208,19 +200,36 @@ impl PageSet {
 }
 
 /// What was entered for the local, or for the global, pages of a context since they were flushed.
+#[derive(Default)]
 struct Entered {
     slots: Vec<Slot>,
     /// The large pages: to flush one is to flush all its fragments.
     large: PageSet,
-    /// The executable pages, those included whose entries gave way to others.
-    exec: PageSet,
+    /// The executable pages of each [`Privilege`], those included whose entries gave way to others.
+    exec: [PageSet; 2],
+}
+
+/// Who executes a page: users, or everybody else.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Privilege {
+    Supervisor,
+    User,
+}
+
+impl Privilege {
+    const ALL: [Privilege; 2] = [Privilege::Supervisor, Privilege::User];
+
+    fn of(index: MmuIndex) -> Self {
+        if index == MmuIndex::User { Privilege::User } else { Privilege::Supervisor }
+    }
 }
 
 /// One address space.
 struct Context {
     pcid: u16,
     last_used: u64,
-    generation: u64,
+    /// For each [`Privilege`]; 0 in the place of the supervisor's stands for [`Tlb::shared`].
+    generations: [u64; 2],
     /// For local pages and for global ones.
     entered: [Entered; 2],
 }
@@ -233,7 +242,7 @@ const BUCKETS: usize = 1024;
 
 /// The TLB of one vCPU.
 pub struct Tlb {
-    /// Those of the tables, and behind them those of sites.
+    /// Those of the tables, and behind them those of sites, which are not initialised.
     pub(crate) entries: Box<[TlbEntry; SLOTS * (1 + PLANES)]>,
     pub(crate) sites: Sites,
     /// The first slot of the current context.
@@ -248,7 +257,10 @@ pub struct Tlb {
     /// Counts switches: the clock of `Context::last_used`.
     switches: u64,
     last_generation: u64,
-    /// The current context's generation.
+    /// The supervisor's generation in all contexts that hold no executable local pages for it:
+    /// kernels' code is global, and stays where it is when the process changes.
+    shared: u64,
+    /// The generation of the current context and privilege.
     generation: u64,
 }
 
@@ -261,33 +273,32 @@ impl Default for Tlb {
 impl Tlb {
     /// An empty TLB; the current PCID is 0.
     pub fn new() -> Self {
-        let sites = Sites::new();
-        let mut entries: Vec<TlbEntry> = (0..SLOTS).map(TlbEntry::invalid).collect();
-        entries.resize(SLOTS * (1 + PLANES), sites.empty());
-        let Ok(entries) = entries.into_boxed_slice().try_into() else {
-            unreachable!("made with so many entries")
-        };
-        let entered =
-            || Entered { slots: Vec::new(), large: PageSet::default(), exec: PageSet::default() };
+        let mut entries: Box<[TlbEntry]> = zeroed_slice_box(SLOTS * (1 + PLANES));
+        for slot in (0..SLOTS).step_by(TLB_ENTRIES) {
+            entries[slot] = TlbEntry::invalid(slot);
+        }
+        let Ok(entries) = entries.try_into() else { unreachable!("made with so many") };
         // Contexts that were never used hold PCIDs too; nothing is entered for them.
         let contexts = std::array::from_fn(|i| Context {
             pcid: i as u16,
             last_used: 0,
-            generation: i as u64,
-            entered: [entered(), entered()],
+            generations: [0, 1 + i as u64],
+            entered: Default::default(),
         });
+        let shared = 1 + CONTEXTS as u64;
         Self {
             entries,
-            sites,
+            sites: Sites::new(),
             base: 0,
             index: MmuIndex::Supervisor,
             table: 0,
-            shadows: vec![Shadow::EMPTY; SLOTS].into(),
+            shadows: zeroed_slice_box(SLOTS),
             buckets: Box::new([NONE; BUCKETS]),
             contexts,
             switches: 0,
-            last_generation: CONTEXTS as u64,
-            generation: 0,
+            last_generation: shared,
+            shared,
+            generation: shared,
         }
     }
 
@@ -301,6 +312,12 @@ impl Tlb {
     pub fn set_index(&mut self, index: MmuIndex) {
         self.index = index;
         self.table = self.base | (index as usize * TLB_ENTRIES);
+        self.choose_generation();
+    }
+
+    fn choose_generation(&mut self) {
+        let own = self.contexts[self.current()].generations[Privilege::of(self.index) as usize];
+        self.generation = if own == 0 { self.shared } else { own };
     }
 
     /// The table last chosen by [`Tlb::set_index`].
@@ -342,10 +359,10 @@ impl Tlb {
         (self.base | (index as usize * TLB_ENTRIES) | in_table) & (SLOTS - 1)
     }
 
-    /// A number that stands for the executable mappings of the current context: as long as it is
-    /// the same, an executable mapping that was entered once still holds, even if its entry has
-    /// given way to another. It returns when a context does that was not flushed meanwhile.
-    /// Mappings differ between [`MmuIndex`]es all the same.
+    /// A number that stands for what the current privilege may execute in the current context: as
+    /// long as it is the same, an executable mapping that was entered once still holds, even if its
+    /// entry has given way to another. It returns when a context does that was not flushed
+    /// meanwhile; contexts in which the supervisor executes global pages only share its number.
     #[inline(always)]
     pub fn generation(&self) -> u64 {
         self.generation
@@ -369,7 +386,6 @@ impl Tlb {
         let context = self.find(pcid).unwrap_or_else(|| self.recycle(pcid));
         self.base = context * CONTEXT_ENTRIES;
         self.set_index(self.index);
-        self.generation = self.contexts[context].generation;
     }
 
     fn find(&self, pcid: u16) -> Option<usize> {
@@ -450,7 +466,12 @@ impl Tlb {
             entered.large.insert(fill.linear, fill.page_bits);
         }
         if fill.exec {
-            entered.exec.insert(fill.linear, fill.page_bits);
+            let privilege = Privilege::of(fill.index);
+            entered.exec[privilege as usize].insert(fill.linear, fill.page_bits);
+            let own = self.contexts[context].generations[privilege as usize] != 0;
+            if !fill.global && !own {
+                self.renew_generation(context, privilege);
+            }
         }
     }
 
@@ -477,7 +498,7 @@ impl Tlb {
     fn flush(&mut self, context: usize, kind: usize) {
         let entered = &mut self.contexts[context].entered[kind];
         entered.large.clear();
-        let any_exec = entered.exec.clear();
+        let exec = entered.exec.each_mut().map(PageSet::clear);
         let mut slots = std::mem::take(&mut entered.slots);
         for slot in slots.drain(..).map(|slot| slot as usize) {
             self.shadows[slot].listed[kind] = false;
@@ -487,15 +508,31 @@ impl Tlb {
             }
         }
         self.contexts[context].entered[kind].slots = slots;
-        if any_exec {
-            self.renew_generation(context);
+        self.renew_generations(context, kind, exec);
+    }
+
+    /// Executable pages of the privileges in `of` are gone from a context.
+    fn renew_generations(&mut self, context: usize, kind: usize, of: [bool; 2]) {
+        for privilege in Privilege::ALL.into_iter().filter(|privilege| of[*privilege as usize]) {
+            self.renew_generation(context, privilege);
+        }
+        let supervisor = Privilege::Supervisor as usize;
+        if of[supervisor] {
+            if kind == GLOBAL {
+                self.last_generation += 1;
+                self.shared = self.last_generation;
+            }
+            if self.contexts[context].entered[LOCAL].exec[supervisor].pages.is_empty() {
+                self.contexts[context].generations[supervisor] = 0;
+            }
+            self.choose_generation();
         }
     }
 
-    fn renew_generation(&mut self, context: usize) {
+    fn renew_generation(&mut self, context: usize, privilege: Privilege) {
         self.last_generation += 1;
-        self.contexts[context].generation = self.last_generation;
-        self.generation = self.contexts[self.current()].generation;
+        self.contexts[context].generations[privilege as usize] = self.last_generation;
+        self.choose_generation();
     }
 
     /// Flushes everything, global pages included: writes to CR0.PG, CR0.WP, CR4.PGE, CR4.SMEP and
@@ -550,7 +587,8 @@ impl Tlb {
         if entered.slots.is_empty() {
             return;
         }
-        let (large, exec) = (entered.large.covers(linear), entered.exec.take(linear));
+        let large = entered.large.covers(linear);
+        let exec = entered.exec.each_mut().map(|pages| pages.take(linear));
         if large {
             let slots = std::mem::take(&mut self.contexts[context].entered[kind].slots);
             for slot in slots.iter().copied().map(|slot| slot as usize) {
@@ -570,9 +608,7 @@ impl Tlb {
                 }
             }
         }
-        if exec {
-            self.renew_generation(context);
-        }
+        self.renew_generations(context, kind, exec);
     }
 
     /// Removes the write tags of a physical page ([`crate::PhysPage::phys`]) from all contexts:

@@ -167,6 +167,7 @@ fn contexts_are_kept_and_the_oldest_gives_way() {
 #[test]
 fn generations_follow_executable_pages_only() {
     let mut tlb = Tlb::new();
+    tlb.set_index(User);
     tlb.fill(&fill(User, 0x1000, 0x1000));
     tlb.fill(&TlbFill { exec: false, ..fill(User, 0x2000, 0x2000) });
     let first = tlb.generation();
@@ -185,6 +186,31 @@ fn generations_follow_executable_pages_only() {
     tlb.flush_context(0);
     tlb.switch(0);
     assert_ne!(tlb.generation(), second, "flushed from afar");
+}
+
+#[test]
+fn contexts_share_the_generation_of_global_code() {
+    let global = |linear| TlbFill { global: true, ..fill(Supervisor, linear, 0x1000) };
+    let mut tlb = Tlb::new();
+    tlb.fill(&global(0x1000));
+    let shared = tlb.generation();
+    tlb.switch(5);
+    assert_eq!(tlb.generation(), shared, "nothing local is executable");
+    tlb.set_index(User);
+    assert_ne!(tlb.generation(), shared, "users have their own");
+    tlb.fill(&fill(User, 0x2000, 0x2000));
+    tlb.flush_context(5);
+    tlb.set_index(Supervisor);
+    assert_eq!(tlb.generation(), shared, "users' code was flushed");
+    tlb.fill(&fill(Supervisor, 0x3000, 0x2000));
+    assert_ne!(tlb.generation(), shared, "this context has local code");
+    tlb.flush_page(Linear(0x3000));
+    assert_eq!(tlb.generation(), shared, "and had");
+    tlb.flush_page(Linear(0x1000));
+    let second = tlb.generation();
+    assert_ne!(second, shared, "a global page was flushed");
+    tlb.switch(0);
+    assert_eq!(tlb.generation(), second, "from all contexts");
 }
 
 #[test]
@@ -285,6 +311,7 @@ impl Model {
                 held.1 |= write;
                 held.2 |= exec;
                 if exec {
+                    tlb.set_index(table);
                     self.jumps.insert((tlb.generation(), index, page), phys);
                 }
             }
@@ -322,7 +349,14 @@ impl Model {
         }
     }
 
-    fn check(&self, tlb: &Tlb) {
+    /// A global page that one context holds may be used in all.
+    fn holds(&self, pcid: u16, index: usize, page: usize) -> bool {
+        let in_any = |held: &(u16, usize, usize)| held.1 == index && held.2 == page;
+        self.held.contains_key(&(pcid, index, page))
+            || PAGES[page].2 && self.held.keys().any(in_any)
+    }
+
+    fn check(&self, tlb: &mut Tlb) {
         for (page, &(linear, ..)) in PAGES.iter().enumerate() {
             for (index, table) in [Supervisor, User, SupervisorNoSmap].into_iter().enumerate() {
                 let held = self.held.get(&(tlb.pcid(), index, page));
@@ -335,9 +369,10 @@ impl Model {
                     let phys = held.map(|held| HostPtr::from_addr(0x7f00_0000_0000 + held.0));
                     assert_eq!(Some(host), phys, "{linear:#x}");
                 }
+                tlb.set_index(table);
                 if self.jumps.contains_key(&(tlb.generation(), index, page)) {
                     assert!(
-                        held.is_some(),
+                        self.holds(tlb.pcid(), index, page),
                         "the generation lets a jump to the flushed {linear:#x} pass"
                     );
                 }
@@ -360,7 +395,7 @@ proptest! {
         let mut model = Model::default();
         for op in &ops {
             model.apply(&mut tlb, op);
-            model.check(&tlb);
+            model.check(&mut tlb);
         }
     }
 }

@@ -16,7 +16,8 @@ const SAME: i32 = 0;
 
 /// The pairs of engines that are compared. Slices whose lengths divide no other: they end
 /// everywhere.
-const ENGINES: [&str; 2] = ["interp,interp:slice=997", "interp,jit"];
+const ENGINES: [&str; 3] =
+    ["interp,interp:slice=997", "interp,jit", "interp,jit:threshold=50:threads=1"];
 
 fn main() {
     let mut trials = vec![

@@ -2,7 +2,7 @@
 
 use brolga_mmu::{AccessKind, GuestPhys, Linear, PAGE_SIZE, Width};
 
-use super::tier::{Left, NoTier, Tier};
+use super::tier::{Handed, Left, NoTier, Tier};
 use super::{By, Core, Exit, Mode};
 use crate::block::{Block, BlockCache, BlockId, Crossing, JumpKey, Op};
 use crate::chain;
@@ -15,6 +15,12 @@ const _: () = assert!(size_of::<Op<Core>>() == 64, "one cache line of the host's
 
 /// Bytes that are looked at to decode a block.
 const LONGEST_BLOCK: usize = 256;
+
+/// Instructions that the guest executes in the time that a translation takes: one that is lost
+/// sooner was in vain.
+const WORTH_TRANSLATING: u64 = 1 << 20;
+/// Executions of a block after which a tier is asked again that has said [`Handed::Later`].
+const UNTIL_LATER: u32 = 32;
 
 /// Why [`Interpreter::run`] returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,10 +146,11 @@ impl<T: Tier> Interpreter<T> {
             let block = self.blocks.get(id);
             if T::TRANSLATES && !self.short {
                 if let (0, Some(place)) = (block.patience.get(), block.place) {
-                    if self.tier.translate(core, &self.blocks, place, at) {
-                        return Interpreted::Hot;
+                    match self.tier.translate(core, &self.blocks, place, at) {
+                        Handed::Translated => return Interpreted::Hot,
+                        Handed::Later => block.patience.set(UNTIL_LATER),
+                        Handed::Never => block.patience.set(u32::MAX),
                     }
-                    block.patience.set(u32::MAX);
                 }
                 block.patience.set(block.patience.get().saturating_sub(1));
             }
@@ -293,8 +300,10 @@ impl<T: Tier> Interpreter<T> {
     fn drop_stale(&mut self) {
         for (phys, len) in std::mem::take(&mut self.core.mem.stale) {
             self.blocks.invalidate(phys, len);
-            self.tier.invalidate(phys, len);
             let page = phys.page_number();
+            if let Some(age) = self.tier.invalidate(phys, len, self.core.now()) {
+                self.blocks.translation_lost(page, age < WORTH_TRANSLATING);
+            }
             let code = &mut self.core.mem.code;
             code.clear_page(page);
             for (at, len) in self.blocks.in_page(page).chain(self.tier.in_page(page)) {

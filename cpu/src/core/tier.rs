@@ -20,6 +20,17 @@ pub enum Left {
     Slice,
 }
 
+/// What has come of a block that was handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handed {
+    /// There is translated code now.
+    Translated,
+    /// There may be soon: ask again.
+    Later,
+    /// There cannot be.
+    Never,
+}
+
 /// Executes translated code. All state is in the core before and after; instructions are counted
 /// exactly, and none is executed beyond the slice.
 pub trait Tier: Send {
@@ -33,17 +44,18 @@ pub trait Tier: Send {
     fn resume(&mut self, core: &mut Core, at: Linear) -> Left;
 
     /// Translates the code that begins with the block at `place`, now mapped at `at`: there
-    /// [`Tier::resume`] finds it. False if that cannot be.
+    /// [`Tier::resume`] finds it.
     fn translate(
         &mut self,
         core: &mut Core,
         blocks: &BlockCache<Core>,
         place: GuestPhys,
         at: Linear,
-    ) -> bool;
+    ) -> Handed;
 
-    /// Drops what was made from any of `len` bytes at `at`, inside one page.
-    fn invalidate(&mut self, at: GuestPhys, len: u64);
+    /// Drops what was made from any of `len` bytes at `at`, inside one page. Returns for how many
+    /// instructions, up to `now`, the youngest of that has been there.
+    fn invalidate(&mut self, at: GuestPhys, len: u64, now: u64) -> Option<u64>;
 
     /// What in a page code has been made from.
     fn in_page(&self, page: u64) -> Vec<(GuestPhys, u64)>;
@@ -72,11 +84,13 @@ impl Tier for NoTier {
         Left::NotEntered
     }
 
-    fn translate(&mut self, _: &mut Core, _: &BlockCache<Core>, _: GuestPhys, _: Linear) -> bool {
-        false
+    fn translate(&mut self, _: &mut Core, _: &BlockCache<Core>, _: GuestPhys, _: Linear) -> Handed {
+        Handed::Never
     }
 
-    fn invalidate(&mut self, _: GuestPhys, _: u64) {}
+    fn invalidate(&mut self, _: GuestPhys, _: u64, _: u64) -> Option<u64> {
+        None
+    }
 
     fn in_page(&self, _: u64) -> Vec<(GuestPhys, u64)> {
         Vec::new()

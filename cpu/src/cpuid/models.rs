@@ -42,16 +42,18 @@ fn union(sets: &[&[Feature]]) -> u64 {
     sets.iter().flat_map(|set| set.iter()).fold(0, |bits, f| bits | f.mask())
 }
 
-/// Everything that is implemented. Family, model and stepping are those of a processor without
-/// quirks that an operating system would look for.
+/// Everything that is implemented. Family, model and stepping are those of an Atom that executes in
+/// order (Cedarview, 06_36H): systems look for no quirks of it, and Linux knows that it does not
+/// speculate. Of other processors of Intel's Linux assumes, since 6.1.139, that branch history must
+/// be cleared at each system call, whatever IA32_ARCH_CAPABILITIES says (`cpu_set_bug_bits`).
 pub(super) fn max() -> CpuModel {
     CpuModel {
         name: "max",
         vendor: INTEL,
         brand: "Brolga virtual CPU",
         family: 6,
-        model: 42,
-        stepping: 7,
+        model: 0x36,
+        stepping: 1,
         phys_bits: 40,
         features: union(&[I486, PENTIUM, I686, X86_64, CORE2, NEHALEM, MAX]),
         max_leaf: 0x16,

@@ -71,6 +71,8 @@ pub(crate) struct Request<'a> {
     pub(crate) restless: &'a Restless,
     /// The numbers under which the interpreter executes instructions of the region, one for each.
     pub(crate) numbers: &'a [u32],
+    /// The IR is to be returned as text.
+    pub(crate) wants_text: bool,
 }
 
 /// The signature of regions.

@@ -111,9 +111,15 @@ pub(super) struct RunArguments {
     #[arg(long, value_enum, value_name = "ENGINE")]
     pub(super) accel: Option<AccelKind>,
 
-    /// Executions after which code is translated; 1 translates everything at once
-    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(super) jit_threshold: u32,
+    /// Executions after which code is translated; 1 translates everything at once [default: 300
+    /// with threads, 2000 without]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) jit_threshold: Option<u32>,
+
+    /// Threads that translate while the guest goes on; 0 makes it wait [default: 1 where the host
+    /// has several processors]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=64))]
+    pub(super) jit_threads: Option<u32>,
 
     /// How much translated code is kept
     #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = parse_size)]
@@ -167,8 +173,8 @@ pub(super) struct LockstepArguments {
     #[command(flatten)]
     pub(super) machine: MachineArguments,
 
-    /// The two engines, each with settings behind colons: slice=COUNT, and for jit threshold=N
-    /// and cache=BYTES
+    /// The two engines, each with settings behind colons: slice=COUNT, and for jit threshold=N,
+    /// threads=N and cache=BYTES
     #[arg(long, value_name = "ENGINE,ENGINE", value_delimiter = ',', default_value = "interp,jit")]
     pub(super) engines: Vec<EngineSpec>,
 

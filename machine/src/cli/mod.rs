@@ -76,8 +76,12 @@ fn refuse(why: &str) -> ExitCode {
 /// touched or a file written.
 fn prepare(run: &RunArguments) -> Result<(Machine, Option<RawTerminal>)> {
     let mut accel = EngineSpec::from(run.accel.unwrap_or(AccelKind::of_this_host()));
+    let host = JitConfig::of_this_host();
+    let suited =
+        run.jit_threads.map_or(host.clone(), |threads| host.with_threads(threads as usize));
     accel.jit = JitConfig {
-        threshold: run.jit_threshold,
+        threshold: run.jit_threshold.unwrap_or(suited.threshold),
+        threads: suited.threads,
         cache_bytes: run.jit_cache_size as usize,
         dump: DumpConfig { directory: run.jit_dump.clone(), perf_map: run.jit_perf_map },
         stats: run.jit_stats,
