@@ -3,7 +3,7 @@
 
 use std::mem::offset_of;
 
-use brolga_mmu::{AccessKind, GuestPhys, Linear, Width};
+use brolga_mmu::{AccessKind, GuestPhys, Linear, PAGE_SIZE, Width};
 
 use super::memory::By;
 use super::sites::SiteRecords;
@@ -70,9 +70,14 @@ pub struct Translated {
     pub code: u64,
     /// Address of what ends translated code.
     pub leave: u64,
+    /// What a read has found that crosses a page's end.
+    pub gathered: [u8; GATHERED],
     /// How sites do.
     pub sites: SiteRecords,
 }
+
+/// The largest read that may cross a page's end in translated code, in bytes.
+const GATHERED: usize = 16;
 
 /// See [`Translated::x87_image`].
 #[derive(Debug)]
@@ -214,8 +219,8 @@ impl Core {
     }
 
     pub(super) fn host_after_fill(&mut self, at: Linear, size: u64, write: bool) -> Option<u64> {
-        if at.page_offset() + size > brolga_mmu::PAGE_SIZE {
-            return None;
+        if at.page_offset() + size > PAGE_SIZE {
+            return if write { None } else { self.gather(at, size) };
         }
         if self.mode.has(Mode::CODE64) && !super::is_canonical(at.0) {
             return None;
@@ -227,6 +232,26 @@ impl Core {
         };
         let host = if write { self.host_write(at, size) } else { self.host_read(at, size) };
         host.map(|host| host.addr()).or_else(|| self.beside_code(at, phys, size, write))
+    }
+
+    /// Reads from RAM that crosses a page's end: the address of a copy.
+    fn gather(&mut self, at: Linear, size: u64) -> Option<u64> {
+        let split = (PAGE_SIZE - at.page_offset()) as usize;
+        let second = Linear(at.0.checked_add(split as u64)?);
+        if size > GATHERED as u64 || !self.vcpu.long_mode() && second.0 >> 32 != 0 {
+            return None;
+        }
+        let mut gathered = [0; GATHERED];
+        let (low, high) = gathered[..size as usize].split_at_mut(split);
+        for (from, part) in [(at, low), (second, high)] {
+            self.host_after_fill(from, part.len() as u64, false)?;
+            let host = self.host_read(from, part.len() as u64)?;
+            for (n, byte) in part.iter_mut().enumerate() {
+                *byte = Core::read_host(host.wrapping_add(n as u64), Width::W8) as u8;
+            }
+        }
+        self.translated.gathered = gathered;
+        Some(self.translated.gathered.as_ptr().addr() as u64)
     }
 
     /// A store to a page of code that touches none of it.
