@@ -172,3 +172,86 @@ fn last_recipe(insns: &[Effects]) -> Option<Recipe> {
     let later = insns[last + 1..].iter().fold(0, |set, insn| set | insn.writes);
     insns[last].recipe.filter(|recipe| recipe.survives(later))
 }
+
+#[cfg(test)]
+mod tests {
+    use brolga_cpu::block::Mode;
+    use brolga_cpu::cpuid::CpuModel;
+
+    use super::*;
+    use crate::plan::{Plan, plan};
+
+    const RAX: u8 = 0;
+    const RCX: u8 = 1;
+    const W32: Width = Width::W32;
+
+    fn reg(w: Width, r: u8) -> Term {
+        Term::Register(w, r)
+    }
+
+    fn planned(code: &[u8]) -> Plan {
+        let mut page = vec![0xf4; 4096];
+        page[..code.len()].copy_from_slice(code);
+        let mode = Mode::CODE64.with(Mode::CS_FLAT, true);
+        plan(&page, 0, mode, &CpuModel::default(), &|_| true).expect("a plan")
+    }
+
+    /// The meeting at the head of a loop of some instructions that ends in JNE.
+    fn at_loop_head(body: &[u8]) -> Meeting {
+        let back = -(body.len() as i8 + 2);
+        planned(&[body, &[0x75, back as u8]].concat()).blocks[0].meeting
+    }
+
+    #[test]
+    fn a_comparison_of_registers_is_made_again() {
+        let meeting = at_loop_head(&[0x48, 0x83, 0xc0, 1, 0x39, 0xc8]); // add rax, 1; cmp eax, ecx
+        let recipe = Recipe::Operands(FlagOp::Sub, W32, reg(W32, RAX), reg(W32, RCX));
+        assert_eq!(meeting.recipe, Some(recipe));
+        assert!(meeting.mixed, "the region's entry brings flags in the vCPU");
+        assert!(meeting.follows_recipe(Some(0)) && !meeting.follows_recipe(None));
+    }
+
+    #[test]
+    fn an_operand_that_is_gone_follows_from_the_result() {
+        let meeting = at_loop_head(&[0x83, 0xe9, 5]); // sub ecx, 5
+        let recipe = Recipe::ResultAndSecond(FlagOp::Sub, W32, reg(W32, RCX), Term::Constant(5));
+        assert_eq!(meeting.recipe, Some(recipe));
+    }
+
+    #[test]
+    fn logic_needs_its_result() {
+        let test = at_loop_head(&[0x84, 0xc8]); // test al, cl
+        let (al, cl) = (reg(Width::W8, RAX), reg(Width::W8, RCX));
+        assert_eq!(test.recipe, Some(Recipe::LogicOf(Bin::And, Width::W8, al, cl)));
+        let and = at_loop_head(&[0x21, 0xc8]); // and eax, ecx
+        assert_eq!(and.recipe, Some(Recipe::Logic(W32, reg(W32, RAX))));
+    }
+
+    #[test]
+    fn what_registers_do_not_tell_has_no_recipe() {
+        let cases: [(&str, &[u8]); 7] = [
+            ("cmp [rax], ecx", &[0x39, 0x08]),
+            ("cmp eax, ecx; mov eax, [rdx]", &[0x39, 0xc8, 0x8b, 0x02]),
+            ("adc eax, ecx", &[0x11, 0xc8]),
+            ("sub eax, eax", &[0x29, 0xc0]),
+            ("dec eax", &[0xff, 0xc8]),
+            ("shl eax, cl", &[0xd3, 0xe0]),
+            ("cmp ah, cl", &[0x38, 0xcc]),
+        ];
+        for (name, body) in cases {
+            assert_eq!(at_loop_head(body).recipe, None, "{name}");
+        }
+    }
+
+    #[test]
+    fn blocks_that_set_no_flags_hand_them_on() {
+        // cmp eax, ecx; je +2; mov edx, esi; lea rdi, [rdi+1]; jne to the start
+        let plan =
+            planned(&[0x39, 0xc8, 0x74, 0x02, 0x89, 0xf2, 0x48, 0x8d, 0x7f, 0x01, 0x75, 0xf4]);
+        let joined = plan.blocks.iter().find(|b| b.start == 6).expect("the block behind JE");
+        let recipe = Recipe::Operands(FlagOp::Sub, W32, reg(W32, RAX), reg(W32, RCX));
+        assert_eq!(joined.meeting.recipe, Some(recipe));
+        assert!(!joined.meeting.mixed, "both ways bring the same");
+        assert_eq!(plan.blocks[0].meeting.recipe, None, "it is not known before its own block");
+    }
+}

@@ -1,6 +1,7 @@
 //! The run loop and the block cache: self-modifying code, and slices of any length.
 
 use crate::core::Stop;
+use crate::core::translated::Translated;
 use crate::system::testing::{Bench, CODE, TABLES};
 use crate::vcpu::{RIP, gpr};
 
@@ -144,4 +145,53 @@ fn slices_of_any_length_come_to_the_same_state() {
         }
         assert_eq!(state(&mut b), reference, "slices of {slice}");
     }
+}
+
+/// What the slow path of translated code finds for an access, and the bytes there if it is a read
+/// that crosses a page's end.
+fn translated_access(b: &mut Bench, at: u64, access: u64, site: Option<u64>) -> (u64, u64) {
+    let core = b.core();
+    core.translated.address = at;
+    core.translated.access = access | site.map_or(0, |site| (site + 1) << Translated::SITE_SHIFT);
+    core.translated_access();
+    let gathered = core.translated.gathered.first_chunk().copied().unwrap_or_default();
+    (core.translated.host, u64::from_le_bytes(gathered))
+}
+
+#[test]
+fn translated_code_reads_across_pages_but_does_not_write() {
+    const AT: u64 = 0x4ffd;
+    let mut b = Bench::protected();
+    b.put(AT, 8, 0x8877_6655_4433_2211);
+    let (host, value) = translated_access(&mut b, AT, 8, None);
+    assert_eq!(host, b.core().translated.gathered.as_ptr().addr() as u64);
+    assert_eq!(value, 0x8877_6655_4433_2211);
+    assert_eq!(translated_access(&mut b, AT, 8 | Translated::WRITE, None).0, 0);
+    assert_eq!(translated_access(&mut b, AT, 8 | Translated::ALIGNED, None).0, 0);
+    assert_eq!(translated_access(&mut b, 0xffff_fffd, 8, None).0, 0, "it wraps");
+    let inside = translated_access(&mut b, AT - 5, 8, None).0;
+    assert_ne!(inside, b.core().translated.gathered.as_ptr().addr() as u64);
+}
+
+#[test]
+fn a_read_across_pages_whose_second_page_is_missing_is_left_to_the_interpreter() {
+    const TABLE: u64 = TABLES + 0x3000;
+    let mut b = Bench::long();
+    b.put(TABLES + 0x2010, 8, TABLE | 7);
+    b.put(TABLE, 8, 0x4000 | 7);
+    b.put(TABLE + 8, 8, 0);
+    assert_eq!(translated_access(&mut b, 0x40_0ffe, 4, None).0, 0);
+    assert!(b.quiet(), "no exception is left behind");
+}
+
+#[test]
+fn a_site_finds_its_page_by_the_slow_path_and_misses_soon_when_it_changes() {
+    let mut b = Bench::protected();
+    b.core().mem.tlb.empty_site(3);
+    for n in 0..40 {
+        let at = 0x5000 + (n & 1) * 0x1000;
+        let (host, _) = translated_access(&mut b, at, 4, Some(3));
+        assert_eq!(host, translated_access(&mut b, at, 4, None).0);
+    }
+    assert_eq!(b.core().translated.sites.take_restless(), [3]);
 }
