@@ -203,7 +203,7 @@ impl Translator<'_> {
     /// with such a one.
     fn crosses(&self, at: usize) -> bool {
         let Request { page, mode, model, .. } = self.request;
-        let rest = &page[at..];
+        let rest = &page[at..brolga_mmu::PAGE_SIZE as usize];
         rest.len() < MAX_INSN_BYTES
             && matches!(decode::<Survey>(rest, *mode, model, 1), Decoded::NeedsMore)
     }
@@ -329,7 +329,7 @@ impl Translator<'_> {
     }
 
     /// The linear address of an IP.
-    fn code_address(&mut self, ip: Value) -> Value {
+    pub(super) fn code_address(&mut self, ip: Value) -> Value {
         if self.code64 || self.cs_flat {
             return ip;
         }

@@ -9,6 +9,7 @@
 //! out.
 
 mod backend;
+mod crossing;
 mod divide;
 mod flags;
 mod interpret;
@@ -341,8 +342,8 @@ impl<'a> Translator<'a> {
     fn check_extent(&mut self) {
         let plan = self.request.plan;
         let entry = i64::from(plan.entry());
-        let first = plan.pieces().map(|(start, _)| i64::from(start)).min().unwrap_or(entry);
-        let last = plan.pieces().map(|(_, end)| i64::from(end)).max().unwrap_or(entry);
+        let first = plan.extents().map(|(start, _)| i64::from(start)).min().unwrap_or(entry);
+        let last = plan.extents().map(|(_, end)| i64::from(end)).max().unwrap_or(entry);
         let limit = self.segment_limit(brolga_cpu::vcpu::SegReg::Cs as usize);
         let ip = self.load_field(leave::RIP_FIELD);
         let end = self.f.ins().iadd_imm_u(ip, last - entry - 1);
@@ -384,6 +385,10 @@ impl<'a> Translator<'a> {
             self.insn_at = self.block_at + i64::from(op.insn.at);
             self.wants_sites = (block.in_loop || sites::stays(&op.insn))
                 && !request.restless.contains(&(block.start + op.insn.at));
+            let in_page = usize::from(brolga_mmu::PAGE_SIZE as u16 - block.start);
+            if usize::from(op.insn.next) > in_page {
+                self.check_tail(&code[in_page..]);
+            }
             if effects.interpreted {
                 let needs = block.longest - 1 - n as u64;
                 self.interpreted.push(ForInterpreter { at: block.start + op.insn.at, needs });
