@@ -29,6 +29,8 @@ mod plan;
 mod preserve;
 mod recipe;
 mod sites;
+#[cfg(test)]
+mod snapshot;
 mod space;
 mod stats;
 mod survey;

@@ -27,7 +27,7 @@ use brolga_cpu::decode::{Decoded, decode};
 use brolga_cpu::insn::Insn;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
-    AbiParam, Block, Function, InstBuilder, MemFlagsData, SigRef, Signature, Type, Value, types,
+    AbiParam, Block, Function, InstBuilder, MemFlagsData, SigRef, Signature, SourceLoc, Type, Value, types,
 };
 use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
@@ -383,6 +383,7 @@ impl<'a> Translator<'a> {
         let mut reloads = block.reloads.iter();
         for (n, (op, effects)) in decoded.ops.iter().zip(&block.insns).enumerate() {
             self.insn_at = self.block_at + i64::from(op.insn.at);
+            self.f.set_srcloc(SourceLoc::new(u32::from(block.start + op.insn.at)));
             self.wants_sites = (block.in_loop || sites::stays(&op.insn))
                 && !request.restless.contains(&(block.start + op.insn.at));
             let in_page = usize::from(brolga_mmu::PAGE_SIZE as u16 - block.start);
@@ -478,6 +479,7 @@ impl<'a> Translator<'a> {
     }
 
     fn continue_at(&mut self, next: Next, ip: Node) {
+        self.f.set_srcloc(SourceLoc::default());
         match next {
             Next::Block(index) => self.go_to(index),
             Next::Outside => self.go_outside(ip),
