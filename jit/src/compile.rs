@@ -84,7 +84,10 @@ impl Compiler {
     pub(crate) fn origins(&self) -> Vec<(std::ops::Range<usize>, u16)> {
         let code = self.context.compiled_code().expect("a region has been compiled");
         let ranges = code.buffer.get_srclocs_sorted().iter();
-        ranges.filter(|s| !s.loc.is_default()).map(|s| (s.start as usize..s.end as usize, s.loc.bits() as u16)).collect()
+        ranges
+            .filter(|s| !s.loc.is_default())
+            .map(|s| (s.start as usize..s.end as usize, s.loc.bits() as u16))
+            .collect()
     }
 
     /// Translates a region.

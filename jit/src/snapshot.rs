@@ -147,8 +147,18 @@ const CASES: &[(&str, Emit)] = &[
 fn compiler() -> Compiler {
     let mut builder = isa::lookup_by_name("x86_64-unknown-linux-gnu").expect("a backend");
     for feature in [
-        "sse3", "ssse3", "sse41", "sse42", "popcnt", "cmpxchg16b", "avx", "avx2", "fma", "bmi1",
-        "bmi2", "lzcnt",
+        "sse3",
+        "ssse3",
+        "sse41",
+        "sse42",
+        "popcnt",
+        "cmpxchg16b",
+        "avx",
+        "avx2",
+        "fma",
+        "bmi1",
+        "bmi2",
+        "lzcnt",
     ] {
         builder.enable(&format!("has_{feature}")).expect("a feature");
     }

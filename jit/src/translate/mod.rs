@@ -27,7 +27,8 @@ use brolga_cpu::decode::{Decoded, decode};
 use brolga_cpu::insn::Insn;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
-    AbiParam, Block, Function, InstBuilder, MemFlagsData, SigRef, Signature, SourceLoc, Type, Value, types,
+    AbiParam, Block, Function, InstBuilder, MemFlagsData, SigRef, Signature, SourceLoc, Type,
+    Value, types,
 };
 use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
@@ -100,9 +101,9 @@ struct Signatures {
     vectors: SigRef,
     integers: SigRef,
     to_integer: SigRef,
-    /// Of the functions of [`crate::x87`]: on registers, and with an operand.
+    /// Of the functions of [`crate::x87`] that work on registers; those with an operand are called as
+    /// those on integers.
     x87: SigRef,
-    x87_operand: SigRef,
     interpret: SigRef,
 }
 
@@ -240,7 +241,6 @@ impl<'a> Translator<'a> {
         let to_integer =
             preserving(&[types::I64, types::I64, types::I64, types::I8X16, types::I8X16]);
         let x87 = preserving(&[]);
-        let x87_operand = preserving(&[types::I64]);
         let leave = f.import_signature(Signature::new(CallConv::Tail));
         let mut interpret = Signature::new(CallConv::SystemV);
         interpret.params.extend([AbiParam::new(types::I64); 2]);
@@ -275,7 +275,6 @@ impl<'a> Translator<'a> {
                 integers,
                 to_integer,
                 x87,
-                x87_operand,
                 interpret,
             },
             core,
