@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cranelift_codegen::isa::TargetIsa;
+use cranelift_codegen::isa::{self, TargetIsa};
 use cranelift_codegen::settings::{self, Configurable, SetError};
 use cranelift_codegen::{CodegenError, Context};
 use cranelift_frontend::FunctionBuilderContext;
@@ -45,9 +45,13 @@ pub(crate) struct Compiler {
     builder: FunctionBuilderContext,
 }
 
-/// The instruction set of this host. `tail_calls`: for regions, which end in tail calls and so
-/// want frame pointers.
+/// The instruction set of this host.
 pub(crate) fn host_isa() -> Result<Arc<dyn TargetIsa>, CompileError> {
+    set_up(cranelift_native::builder().map_err(CompileError::Host)?)
+}
+
+/// An instruction set, set up for regions.
+pub(crate) fn set_up(isa: isa::Builder) -> Result<Arc<dyn TargetIsa>, CompileError> {
     let mut flags = settings::builder();
     for (name, value) in [
         ("opt_level", "none"),
@@ -62,14 +66,28 @@ pub(crate) fn host_isa() -> Result<Arc<dyn TargetIsa>, CompileError> {
     ] {
         flags.set(name, value)?;
     }
-    let isa = cranelift_native::builder().map_err(CompileError::Host)?;
     Ok(isa.finish(settings::Flags::new(flags)).map_err(Box::new)?)
 }
 
 impl Compiler {
     pub(crate) fn new() -> Result<Compiler, CompileError> {
-        let isa = host_isa()?;
-        Ok(Compiler { isa, context: Context::new(), builder: FunctionBuilderContext::new() })
+        Ok(Compiler::for_isa(host_isa()?))
+    }
+
+    pub(crate) fn for_isa(isa: Arc<dyn TargetIsa>) -> Compiler {
+        Compiler { isa, context: Context::new(), builder: FunctionBuilderContext::new() }
+    }
+
+    /// Where in the code of the region last compiled that of guest instructions lies: ranges, with
+    /// the instruction's offset in its page.
+    #[cfg(test)]
+    pub(crate) fn origins(&self) -> Vec<(std::ops::Range<usize>, u16)> {
+        let code = self.context.compiled_code().expect("a region has been compiled");
+        let ranges = code.buffer.get_srclocs_sorted().iter();
+        ranges
+            .filter(|s| !s.loc.is_default())
+            .map(|s| (s.start as usize..s.end as usize, s.loc.bits() as u16))
+            .collect()
     }
 
     /// Translates a region.

@@ -66,8 +66,8 @@ impl Dump {
         if let Some(map) = &mut self.perf_map {
             let entry = u64::from(plan.entry());
             let at = |offset: u16| linear.0.wrapping_sub(entry).wrapping_add(u64::from(offset));
-            let first = plan.pieces().map(|(start, _)| start).min().unwrap_or_default();
-            let last = plan.pieces().map(|(_, end)| end).max().unwrap_or_default();
+            let first = plan.extents().map(|(start, _)| start).min().unwrap_or_default();
+            let last = plan.extents().map(|(_, end)| end).max().unwrap_or_default();
             let length = code.len();
             writeln!(
                 map,
@@ -97,7 +97,7 @@ fn text(subject: &Subject<'_>, clif: &str) -> String {
         code.len()
     );
     let page_at = linear.0.wrapping_sub(u64::from(plan.entry()));
-    for (start, end) in plan.pieces() {
+    for (start, end) in plan.extents() {
         out.push('\n');
         let bytes = &page[usize::from(start)..usize::from(end)];
         disassemble(&mut out, bytes, mode.bitness(), page_at.wrapping_add(u64::from(start)));

@@ -2,7 +2,7 @@
 //! Cranelift's function builder.
 //!
 //! - [`Jit`] (`tier.rs`): the regions there are, how they are found, and what ends them.
-//! - `plan.rs`, `survey.rs`, `recipe.rs`: what becomes one region, and what is known of it
+//! - `code.rs`, `plan.rs`, `survey.rs`, `recipe.rs`: what becomes one region, and what is known of it
 //!   beforehand.
 //! - `translate`: from a plan to Cranelift's IR; `compile.rs`: from there to machine code, and
 //!   `frame.rs` to regions, which share one stack frame.
@@ -16,6 +16,7 @@
 
 mod arena;
 mod background;
+mod code;
 mod compile;
 mod dump;
 mod enter;
@@ -28,6 +29,8 @@ mod plan;
 mod preserve;
 mod recipe;
 mod sites;
+#[cfg(test)]
+mod snapshot;
 mod space;
 mod stats;
 mod survey;

@@ -92,13 +92,20 @@ impl Plan {
         2 * self.blocks.len()
     }
 
-    /// The byte ranges in the page that the region was made from.
-    pub(crate) fn pieces(&self) -> impl Iterator<Item = (u16, u16)> + '_ {
+    /// The byte ranges that the region was made from. The last instruction of the page may go on in
+    /// the next.
+    pub(crate) fn extents(&self) -> impl Iterator<Item = (u16, u16)> + '_ {
         self.blocks.iter().map(|b| (b.start, b.end))
+    }
+
+    /// Those in the page.
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = (u16, u16)> + '_ {
+        self.extents().map(|(start, end)| (start, end.min(PAGE_SIZE as u16)))
     }
 }
 
-/// Plans the region that begins at offset `entry` of `page`. `warm` says of an offset whether a
+/// Plans the region that begins at offset `entry` of `page`, which may go on with bytes of the next
+/// for its last instruction. `warm` says of an offset whether a
 /// block there is worth its translation.
 pub(crate) fn plan(
     page: &[u8],
@@ -170,7 +177,8 @@ fn survey(page: &[u8], at: u16, mode: Mode, model: &CpuModel) -> Option<Run> {
         falls: None,
     };
     let code16 = mode.bitness() == 16;
-    for op in &block.ops {
+    let in_page = |offset: u16| u64::from(at) + u64::from(offset) <= PAGE_SIZE;
+    for op in block.ops.iter().filter(|op| in_page(op.insn.at + 1)) {
         let mut survey = Survey::new(code16);
         let Ok(()) = (op.handler)(&mut survey, &op.insn);
         let mut effects = survey.effects();
@@ -180,6 +188,8 @@ fn survey(page: &[u8], at: u16, mode: Mode, model: &CpuModel) -> Option<Run> {
             let last = op.insn.next == block.bytes;
             effects = Effects::of_interpreted(last && (block.jumps || block.checks));
         }
+        // Where it goes on in the next page, it is looked at before it is executed.
+        effects.may_leave |= !in_page(op.insn.next);
         run.insns.push(effects);
         run.offsets.push(op.insn.at);
         run.end = at + op.insn.next;

@@ -13,6 +13,7 @@ use rustc_hash::FxBuildHasher;
 
 use crate::arena::{ArenaError, CodeArena, CodeId};
 use crate::background::{Background, Finished};
+use crate::code::page_with_tail;
 use crate::compile::{CompileError, Compiled, Compiler, host_isa};
 use crate::dump::{Dump, DumpConfig, Subject};
 use crate::enter::Entrance;
@@ -116,7 +117,7 @@ struct Region {
 pub(crate) struct Job {
     plan: Plan,
     /// The page as it was when this was planned.
-    page: Box<Page>,
+    page: Vec<u8>,
     place: GuestPhys,
     /// Where it was mapped then.
     linear: Linear,
@@ -132,8 +133,6 @@ pub(crate) struct Job {
     /// [`JitStats::flushes`] then: afterwards its cells belong to others.
     flushes: u64,
 }
-
-type Page = [u8; PAGE_SIZE as usize];
 
 impl Job {
     pub(crate) fn request(&self) -> Request<'_> {
@@ -159,7 +158,7 @@ impl Job {
 
     /// Whether memory still holds the bytes that this is made from.
     fn is_current(&self, core: &Core) -> bool {
-        let mut page: Page = [0; PAGE_SIZE as usize];
+        let mut page = [0; PAGE_SIZE as usize];
         let there = core.mem.map.read_slice(self.place.page_base(), &mut page).is_ok();
         let same = |(start, end): (u16, u16)| {
             let range = usize::from(start)..usize::from(end);
@@ -230,9 +229,7 @@ impl Jit {
         linear: Linear,
         warm: &dyn Fn(u16) -> bool,
     ) -> Option<Job> {
-        let base = place.page_base();
-        let mut page: Box<Page> = Box::new([0; PAGE_SIZE as usize]);
-        core.mem.map.read_slice(base, &mut page[..]).ok()?;
+        let page = page_with_tail(core, place, linear)?;
         let plan = plan(&page[..], place.page_offset() as u16, mode, &core.model, warm)?;
         let first_cell = self.jumps.take_cells(plan.links()).or_else(|| {
             self.flush();

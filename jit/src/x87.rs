@@ -42,7 +42,7 @@ pub(crate) enum Form {
 }
 
 /// Both bytes of an instruction on registers; of one with an operand in memory, the ModRM byte is
-/// the one that stands for `[rdi]`.
+/// the one that stands for `[rdx]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Opcode {
     escape: u8,
@@ -55,7 +55,7 @@ impl Opcode {
     pub(crate) const CLEAR_EXCEPTIONS: Opcode = Opcode { escape: 0xdb, modrm: 0xe2 };
 
     const fn on_memory(escape: u8, extension: u8) -> Opcode {
-        Opcode { escape, modrm: extension << 3 | RDI }
+        Opcode { escape, modrm: extension << 3 | RDX }
     }
 
     /// The place of its function in [`FUNCTIONS`].
@@ -83,8 +83,8 @@ const fn offset_of_functions(bytes: usize) -> usize {
     bytes / size_of::<Function>()
 }
 
-/// The r/m field of `[rdi]`.
-const RDI: u8 = 7;
+/// The r/m field of `[rdx]`.
+const RDX: u8 = 2;
 
 /// What the host executes `insn` as; `None` if the interpreter has to.
 pub(crate) fn form(insn: &Insn) -> Option<Form> {
@@ -139,7 +139,8 @@ fn opcode(code: Code, insn: &Insn) -> Opcode {
 /// A function with a convention of its own, known by its address.
 type Function = extern "C" fn();
 
-/// One instruction, with the address of its operand in memory in RDI.
+/// One instruction, with the address of its operand in memory in RDX: RDI and RSI are those of
+/// regions.
 #[unsafe(naked)]
 extern "C" fn instruction<const ESCAPE: u8, const MODRM: u8>() {
     naked_asm!(
@@ -169,10 +170,10 @@ extern "C" fn compare<const ESCAPE: u8, const MODRM: u8>() {
     )
 }
 
-/// Moves from ST(`I`) if EDI is not zero.
+/// Moves from ST(`I`) if EDX is not zero.
 #[unsafe(naked)]
 extern "C" fn move_if<const I: u8>() {
-    naked_asm!("test edi, edi", ".byte 0xdb, {modrm}", "ret", modrm = const 0xc8 + I)
+    naked_asm!("test edx, edx", ".byte 0xdb, {modrm}", "ret", modrm = const 0xc8 + I)
 }
 
 /// Eight instructions: their ModRM bytes begin with `$first`, `$step` apart.
@@ -203,7 +204,7 @@ macro_rules! all {
             eight!(instruction $escape 0xe8 1),
             eight!(instruction $escape 0xf0 1),
             eight!(instruction $escape 0xf8 1),
-            eight!(instruction $escape 0x07 8),
+            eight!(instruction $escape 0x02 8),
         ]),+]
     };
 }

@@ -6,7 +6,7 @@ use brolga_cpu::core::translated::offset;
 use brolga_cpu::decode::{Decoded, MAX_INSN_BYTES, decode};
 use brolga_mmu::{TlbEntry, Width};
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{Block, InstBuilder, Value, types};
+use cranelift_codegen::ir::{Block, InstBuilder, SourceLoc, Value, types};
 
 use super::flags::FlagsId;
 use super::node::{Kind, Node};
@@ -132,11 +132,13 @@ impl Translator<'_> {
 
     /// Stores a state and returns.
     pub(super) fn leave_now(&mut self, snapshot: &Snapshot, reason: Reason) {
-        let mark = self.mark();
+        let (mark, insn) = (self.mark(), self.f.srcloc());
+        self.f.set_srcloc(SourceLoc::default());
         self.store_state(snapshot);
         let ip = self.node(Width::W64, Kind::Ip(snapshot.ip));
         self.return_at(ip, snapshot, reason);
         self.forget_since(mark);
+        self.f.set_srcloc(insn);
     }
 
     /// Stores registers and flags.
@@ -203,7 +205,7 @@ impl Translator<'_> {
     /// with such a one.
     fn crosses(&self, at: usize) -> bool {
         let Request { page, mode, model, .. } = self.request;
-        let rest = &page[at..];
+        let rest = &page[at..brolga_mmu::PAGE_SIZE as usize];
         rest.len() < MAX_INSN_BYTES
             && matches!(decode::<Survey>(rest, *mode, model, 1), Decoded::NeedsMore)
     }
@@ -329,7 +331,7 @@ impl Translator<'_> {
     }
 
     /// The linear address of an IP.
-    fn code_address(&mut self, ip: Value) -> Value {
+    pub(super) fn code_address(&mut self, ip: Value) -> Value {
         if self.code64 || self.cs_flat {
             return ip;
         }

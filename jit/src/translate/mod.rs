@@ -9,6 +9,7 @@
 //! out.
 
 mod backend;
+mod crossing;
 mod divide;
 mod flags;
 mod interpret;
@@ -26,7 +27,8 @@ use brolga_cpu::decode::{Decoded, decode};
 use brolga_cpu::insn::Insn;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
-    AbiParam, Block, Function, InstBuilder, MemFlagsData, SigRef, Signature, Type, Value, types,
+    AbiParam, Block, Function, InstBuilder, MemFlagsData, SigRef, Signature, SourceLoc, Type,
+    Value, types,
 };
 use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
@@ -99,9 +101,9 @@ struct Signatures {
     vectors: SigRef,
     integers: SigRef,
     to_integer: SigRef,
-    /// Of the functions of [`crate::x87`]: on registers, and with an operand.
+    /// Of the functions of [`crate::x87`] that work on registers; those with an operand are called as
+    /// those on integers.
     x87: SigRef,
-    x87_operand: SigRef,
     interpret: SigRef,
 }
 
@@ -239,7 +241,6 @@ impl<'a> Translator<'a> {
         let to_integer =
             preserving(&[types::I64, types::I64, types::I64, types::I8X16, types::I8X16]);
         let x87 = preserving(&[]);
-        let x87_operand = preserving(&[types::I64]);
         let leave = f.import_signature(Signature::new(CallConv::Tail));
         let mut interpret = Signature::new(CallConv::SystemV);
         interpret.params.extend([AbiParam::new(types::I64); 2]);
@@ -274,7 +275,6 @@ impl<'a> Translator<'a> {
                 integers,
                 to_integer,
                 x87,
-                x87_operand,
                 interpret,
             },
             core,
@@ -341,8 +341,8 @@ impl<'a> Translator<'a> {
     fn check_extent(&mut self) {
         let plan = self.request.plan;
         let entry = i64::from(plan.entry());
-        let first = plan.pieces().map(|(start, _)| i64::from(start)).min().unwrap_or(entry);
-        let last = plan.pieces().map(|(_, end)| i64::from(end)).max().unwrap_or(entry);
+        let first = plan.extents().map(|(start, _)| i64::from(start)).min().unwrap_or(entry);
+        let last = plan.extents().map(|(_, end)| i64::from(end)).max().unwrap_or(entry);
         let limit = self.segment_limit(brolga_cpu::vcpu::SegReg::Cs as usize);
         let ip = self.load_field(leave::RIP_FIELD);
         let end = self.f.ins().iadd_imm_u(ip, last - entry - 1);
@@ -382,8 +382,13 @@ impl<'a> Translator<'a> {
         let mut reloads = block.reloads.iter();
         for (n, (op, effects)) in decoded.ops.iter().zip(&block.insns).enumerate() {
             self.insn_at = self.block_at + i64::from(op.insn.at);
+            self.f.set_srcloc(SourceLoc::new(u32::from(block.start + op.insn.at)));
             self.wants_sites = (block.in_loop || sites::stays(&op.insn))
                 && !request.restless.contains(&(block.start + op.insn.at));
+            let in_page = usize::from(brolga_mmu::PAGE_SIZE as u16 - block.start);
+            if usize::from(op.insn.next) > in_page {
+                self.check_tail(&code[in_page..]);
+            }
             if effects.interpreted {
                 let needs = block.longest - 1 - n as u64;
                 self.interpreted.push(ForInterpreter { at: block.start + op.insn.at, needs });
@@ -473,6 +478,7 @@ impl<'a> Translator<'a> {
     }
 
     fn continue_at(&mut self, next: Next, ip: Node) {
+        self.f.set_srcloc(SourceLoc::default());
         match next {
             Next::Block(index) => self.go_to(index),
             Next::Outside => self.go_outside(ip),

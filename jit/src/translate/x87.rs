@@ -114,7 +114,8 @@ impl Translator<'_> {
 
     fn compare_x87(&mut self, opcode: Opcode) {
         self.load_x87();
-        self.call_x87_with(opcode.flags_index(), self.core);
+        let function = self.x87_function(opcode.flags_index());
+        self.f.ins().call_indirect(self.signatures.slow_path, function, &[self.core]);
         let field = at(offset::RESULT_FLAGS + 1);
         let flags = self.f.ins().uload8(types::I64, trusted(), self.core, field);
         let flags = self.given(Width::W8, flags);
@@ -152,7 +153,7 @@ impl Translator<'_> {
         self.f.seal_block(cold);
         self.f.switch_to_block(cold);
         let function = self.f.ins().load(types::I64, trusted(), self.core, at(field));
-        self.f.ins().call_indirect(self.signatures.x87_operand, function, &[self.core]);
+        self.f.ins().call_indirect(self.signatures.slow_path, function, &[self.core]);
         self.f.ins().jump(on, &[]);
         self.f.seal_block(on);
         self.f.switch_to_block(on);
@@ -165,7 +166,8 @@ impl Translator<'_> {
 
     fn call_x87_with(&mut self, index: usize, operand: Value) {
         let function = self.x87_function(index);
-        self.f.ins().call_indirect(self.signatures.x87_operand, function, &[operand]);
+        let arguments = [self.core, self.tlb, operand];
+        self.f.ins().call_indirect(self.signatures.integers, function, &arguments);
     }
 
     fn x87_function(&mut self, index: usize) -> Value {
