@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
 use crate::compile::{CompileError, Compiled, Compiler};
-use crate::tier::Job;
+use crate::job::Job;
 
 /// A job, and what has become of it.
 pub(crate) type Finished = (Job, Result<Compiled, CompileError>);

@@ -6,7 +6,7 @@
 //!   beforehand.
 //! - `translate`: from a plan to Cranelift's IR; `compile.rs`: from there to machine code, and
 //!   `frame.rs` to regions, which share one stack frame.
-//! - `background.rs`: threads that do so beside the vCPU.
+//! - `job.rs`, `background.rs`: threads that do so beside the vCPU.
 //! - `jump.rs`, `interpreted.rs`, `sites.rs`: what translated code looks up while it runs.
 //! - [`CodeArena`] (`arena.rs`): memory for machine code; `enter.rs`: the way in and out.
 //! - `operations.rs`, `x87.rs`: instructions of the host that Cranelift does not know.
@@ -22,6 +22,7 @@ mod dump;
 mod enter;
 mod frame;
 mod interpreted;
+mod job;
 mod jump;
 mod native;
 mod operations;

@@ -105,16 +105,17 @@ impl Plan {
 }
 
 /// Plans the region that begins at offset `entry` of `page`, which may go on with bytes of the next
-/// for its last instruction. `warm` says of an offset whether a
+/// for its last instruction; it is full with `most` instructions. `warm` says of an offset whether a
 /// block there is worth its translation.
 pub(crate) fn plan(
     page: &[u8],
     entry: u16,
     mode: Mode,
     model: &CpuModel,
+    most: usize,
     warm: &dyn Fn(u16) -> bool,
 ) -> Option<Plan> {
-    let mut runs = discover(page, entry, mode, model, warm)?;
+    let mut runs = discover(page, entry, mode, model, most.min(MAX_INSNS), warm)?;
     split_at_leaders(&mut runs);
     let blocks = order(connect(runs), entry);
     let mut plan = Plan { blocks, live_in: 0, vector_live_in: 0, doubles: 0, singles: 0 };
@@ -143,6 +144,7 @@ fn discover(
     entry: u16,
     mode: Mode,
     model: &CpuModel,
+    most: usize,
     warm: &dyn Fn(u16) -> bool,
 ) -> Option<Vec<Run>> {
     let mut runs: Vec<Run> = Vec::new();
@@ -150,7 +152,7 @@ fn discover(
     let mut total = 0;
     while let Some(at) = queue.pop_front() {
         let known = runs.iter().any(|r| r.start == at);
-        if known || runs.len() >= MAX_BLOCKS || total >= MAX_INSNS || at != entry && !warm(at) {
+        if known || runs.len() >= MAX_BLOCKS || total >= most || at != entry && !warm(at) {
             continue;
         }
         let Some(run) = survey(page, at, mode, model) else { continue };

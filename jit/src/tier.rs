@@ -6,7 +6,6 @@ use std::sync::Arc;
 use brolga_cpu::block::{BlockCache, Mode};
 use brolga_cpu::core::tier::{Handed, Left, Tier};
 use brolga_cpu::core::{Core, is_canonical};
-use brolga_cpu::cpuid::CpuModel;
 use brolga_mmu::{GuestPhys, Linear, PAGE_SIZE, TlbEntry};
 use iced_x86::Code;
 use rustc_hash::FxBuildHasher;
@@ -18,16 +17,21 @@ use crate::compile::{CompileError, Compiled, Compiler, host_isa};
 use crate::dump::{Dump, DumpConfig, Subject};
 use crate::enter::Entrance;
 use crate::interpreted::{Interpreted, InterpretedTable};
-use crate::jump::{JUMP_BITS, Jumps, set_key};
-use crate::plan::{Plan, plan};
-use crate::sites::{Restless, SitePool, Used};
+use crate::job::Job;
+use crate::jump::{Jumps, set_key};
+use crate::plan::plan;
+use crate::sites::{SitePool, Used};
 use crate::stats::JitStats;
-use crate::translate::{Products, Reason, Request};
+use crate::translate::{Products, Reason};
 
-/// Most regions that wait for the background's threads: what is hot then will still be later.
-const MAX_WAITING: usize = 256;
+/// Most regions that wait for the background's threads: what is hot then will still be later, and
+/// each holds sites.
+const MAX_WAITING: usize = 32;
 /// With a thread of its own, translation costs the vCPU little: this early it pays.
 const THRESHOLD_IN_BACKGROUND: u32 = 300;
+/// Most instructions of a region where everything is translated: hardly any of it is executed
+/// often enough to be worth that.
+const MOST_AT_ONCE: usize = 64;
 
 /// How the translator works.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,61 +117,6 @@ struct Region {
     linear: Linear,
 }
 
-/// A region that is to be made.
-pub(crate) struct Job {
-    plan: Plan,
-    /// The page as it was when this was planned.
-    page: Vec<u8>,
-    place: GuestPhys,
-    /// Where it was mapped then.
-    linear: Linear,
-    mode: Mode,
-    model: Arc<CpuModel>,
-    first_cell: u32,
-    numbers: Vec<u32>,
-    sites: Vec<u32>,
-    restless: Restless,
-    /// It is to replace the region that there is.
-    again: bool,
-    wants_text: bool,
-    /// [`JitStats::flushes`] then: afterwards its cells belong to others.
-    flushes: u64,
-}
-
-impl Job {
-    pub(crate) fn request(&self) -> Request<'_> {
-        let Job { plan, page, mode, model, first_cell, numbers, wants_text, .. } = self;
-        let Job { sites, restless, .. } = self;
-        Request {
-            plan,
-            page: &page[..],
-            mode: *mode,
-            model,
-            first_cell: *first_cell,
-            jump_bits: JUMP_BITS,
-            sites,
-            restless,
-            numbers,
-            wants_text: *wants_text,
-        }
-    }
-
-    fn name(&self) -> (GuestPhys, Mode) {
-        (self.place, self.mode)
-    }
-
-    /// Whether memory still holds the bytes that this is made from.
-    fn is_current(&self, core: &Core) -> bool {
-        let mut page = [0; PAGE_SIZE as usize];
-        let there = core.mem.map.read_slice(self.place.page_base(), &mut page).is_ok();
-        let same = |(start, end): (u16, u16)| {
-            let range = usize::from(start)..usize::from(end);
-            page[range.clone()] == self.page[range]
-        };
-        there && self.plan.pieces().all(same)
-    }
-}
-
 /// Index of a region.
 type RegionId = u32;
 
@@ -230,7 +179,8 @@ impl Jit {
         warm: &dyn Fn(u16) -> bool,
     ) -> Option<Job> {
         let page = page_with_tail(core, place, linear)?;
-        let plan = plan(&page[..], place.page_offset() as u16, mode, &core.model, warm)?;
+        let most = if self.translates_all() { MOST_AT_ONCE } else { usize::MAX };
+        let plan = plan(&page[..], place.page_offset() as u16, mode, &core.model, most, warm)?;
         let first_cell = self.jumps.take_cells(plan.links()).or_else(|| {
             self.flush();
             self.jumps.take_cells(plan.links())
@@ -250,6 +200,10 @@ impl Jit {
             wants_text: self.dump.wants_text(),
             flushes: self.stats.flushes,
         })
+    }
+
+    fn translates_all(&self) -> bool {
+        self.config.threshold <= 1
     }
 
     /// Makes the region of a job, or has it made.
@@ -549,7 +503,7 @@ impl Tier for Jit {
             if self.awaited.len() >= MAX_WAITING {
                 return Handed::Later;
             }
-            let all = self.config.threshold <= 1;
+            let all = self.translates_all();
             let base = place.page_base().0;
             let warm = |at: u16| all || blocks.is_warm(GuestPhys(base + u64::from(at)), mode);
             let Some(job) = self.job(core, name, at, &warm) else { return Handed::Never };

@@ -68,7 +68,8 @@ fn an_empty_site_matches_no_canonical_address() {
 #[test]
 fn whatever_takes_a_page_out_of_the_table_takes_it_out_of_the_sites() {
     let collides = Linear(PAGE.0 + TLB_ENTRIES as u64 * PAGE_SIZE);
-    let ways: [(&str, &dyn Fn(&mut Tlb)); 6] = [
+    type Way<'a> = (&'a str, &'a dyn Fn(&mut Tlb));
+    let ways: [Way<'_>; 6] = [
         ("flush_all", &|tlb| tlb.flush_all()),
         ("flush_non_global", &|tlb| tlb.flush_non_global()),
         ("flush_page", &|tlb| tlb.flush_page(PAGE)),

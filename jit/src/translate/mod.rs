@@ -295,7 +295,7 @@ impl<'a> Translator<'a> {
             insn_at: 0,
             pending: 0,
             flags: FlagsId::IN_VCPU,
-            dirty: PASSED_SET as u32,
+            dirty: PASSED_SET,
             vector_dirty: 0,
             vectors: [None; 16],
             x87: x87::Known::default(),
