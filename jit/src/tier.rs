@@ -126,6 +126,8 @@ pub(crate) struct Job {
     numbers: Vec<u32>,
     sites: Vec<u32>,
     restless: Restless,
+    /// Offsets in the page that the debugger had breakpoints at.
+    excluded: Vec<u16>,
     /// It is to replace the region that there is.
     again: bool,
     wants_text: bool,
@@ -157,7 +159,7 @@ impl Job {
         (self.place, self.mode)
     }
 
-    /// Whether memory still holds the bytes that this is made from.
+    /// Whether memory still holds the bytes that this is made from, and the same breakpoints.
     fn is_current(&self, core: &Core) -> bool {
         let mut page: Page = [0; PAGE_SIZE as usize];
         let there = core.mem.map.read_slice(self.place.page_base(), &mut page).is_ok();
@@ -165,7 +167,8 @@ impl Job {
             let range = usize::from(start)..usize::from(end);
             page[range.clone()] == self.page[range]
         };
-        there && self.plan.pieces().all(same)
+        let broken = core.stops.armed_in(self.place.page_number());
+        there && self.plan.pieces().all(same) && broken == self.excluded
     }
 }
 
@@ -233,7 +236,9 @@ impl Jit {
         let base = place.page_base();
         let mut page: Box<Page> = Box::new([0; PAGE_SIZE as usize]);
         core.mem.map.read_slice(base, &mut page[..]).ok()?;
-        let plan = plan(&page[..], place.page_offset() as u16, mode, &core.model, warm)?;
+        let excluded = core.stops.armed_in(place.page_number()).to_vec();
+        let entry = place.page_offset() as u16;
+        let plan = plan(&page[..], entry, mode, &core.model, warm, &excluded)?;
         let first_cell = self.jumps.take_cells(plan.links()).or_else(|| {
             self.flush();
             self.jumps.take_cells(plan.links())
@@ -242,6 +247,7 @@ impl Jit {
             numbers: self.interpreted.take(plan.interpreted()),
             sites: self.sites.take(),
             restless: self.sites.restless(place.page_number()).clone(),
+            excluded,
             again: false,
             first_cell,
             plan,
