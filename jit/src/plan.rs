@@ -104,18 +104,26 @@ impl Plan {
     }
 }
 
+/// What keeps a region from growing.
+pub(crate) struct Bounds<'a> {
+    /// It is full with so many instructions.
+    pub(crate) most: usize,
+    /// Whether the block at an offset of the page is worth its translation.
+    pub(crate) warm: &'a dyn Fn(u16) -> bool,
+    /// It ends before these offsets.
+    pub(crate) excluded: &'a [u16],
+}
+
 /// Plans the region that begins at offset `entry` of `page`, which may go on with bytes of the next
-/// for its last instruction; it is full with `most` instructions. `warm` says of an offset whether a
-/// block there is worth its translation.
+/// for its last instruction.
 pub(crate) fn plan(
     page: &[u8],
     entry: u16,
     mode: Mode,
     model: &CpuModel,
-    most: usize,
-    warm: &dyn Fn(u16) -> bool,
+    bounds: &Bounds<'_>,
 ) -> Option<Plan> {
-    let mut runs = discover(page, entry, mode, model, most.min(MAX_INSNS), warm)?;
+    let mut runs = discover(page, entry, mode, model, bounds)?;
     split_at_leaders(&mut runs);
     let blocks = order(connect(runs), entry);
     let mut plan = Plan { blocks, live_in: 0, vector_live_in: 0, doubles: 0, singles: 0 };
@@ -144,18 +152,21 @@ fn discover(
     entry: u16,
     mode: Mode,
     model: &CpuModel,
-    most: usize,
-    warm: &dyn Fn(u16) -> bool,
+    bounds: &Bounds<'_>,
 ) -> Option<Vec<Run>> {
     let mut runs: Vec<Run> = Vec::new();
     let mut queue = std::collections::VecDeque::from([entry]);
     let mut total = 0;
     while let Some(at) = queue.pop_front() {
         let known = runs.iter().any(|r| r.start == at);
-        if known || runs.len() >= MAX_BLOCKS || total >= most || at != entry && !warm(at) {
+        if known
+            || runs.len() >= MAX_BLOCKS
+            || total >= bounds.most.min(MAX_INSNS)
+            || at != entry && !(bounds.warm)(at)
+        {
             continue;
         }
-        let Some(run) = survey(page, at, mode, model) else { continue };
+        let Some(run) = survey(page, at, mode, model, bounds.excluded) else { continue };
         total += run.insns.len();
         queue.extend(run.falls.iter().chain(run.taken.iter()));
         runs.push(run);
@@ -163,8 +174,9 @@ fn discover(
     (runs.first()?.start == entry).then_some(runs)
 }
 
-/// Decodes the run at `at`; `None` if not even its first instruction can be translated.
-fn survey(page: &[u8], at: u16, mode: Mode, model: &CpuModel) -> Option<Run> {
+/// Decodes the run at `at`, up to an excluded offset; `None` if not even its first instruction can be
+/// translated.
+fn survey(page: &[u8], at: u16, mode: Mode, model: &CpuModel, excluded: &[u16]) -> Option<Run> {
     let code = page.get(usize::from(at)..)?;
     let code = &code[..code.len().min(256)];
     let Decoded::Block(block) = decode::<Survey>(code, mode, model, usize::MAX) else {
@@ -181,6 +193,9 @@ fn survey(page: &[u8], at: u16, mode: Mode, model: &CpuModel) -> Option<Run> {
     let code16 = mode.bitness() == 16;
     let in_page = |offset: u16| u64::from(at) + u64::from(offset) <= PAGE_SIZE;
     for op in block.ops.iter().filter(|op| in_page(op.insn.at + 1)) {
+        if excluded.contains(&(at + op.insn.at)) {
+            break;
+        }
         let mut survey = Survey::new(code16);
         let Ok(()) = (op.handler)(&mut survey, &op.insn);
         let mut effects = survey.effects();

@@ -179,7 +179,7 @@ mod tests {
     use brolga_cpu::cpuid::CpuModel;
 
     use super::*;
-    use crate::plan::{Plan, plan};
+    use crate::plan::{Bounds, Plan, plan};
 
     const RAX: u8 = 0;
     const RCX: u8 = 1;
@@ -193,7 +193,8 @@ mod tests {
         let mut page = vec![0xf4; 4096];
         page[..code.len()].copy_from_slice(code);
         let mode = Mode::CODE64.with(Mode::CS_FLAT, true);
-        plan(&page, 0, mode, &CpuModel::default(), usize::MAX, &|_| true).expect("a plan")
+        let bounds = Bounds { most: usize::MAX, warm: &|_| true, excluded: &[] };
+        plan(&page, 0, mode, &CpuModel::default(), &bounds).expect("a plan")
     }
 
     /// The meeting at the head of a loop of some instructions that ends in JNE.

@@ -15,7 +15,7 @@ use iced_x86::{
 use crate::compile::{Compiler, set_up};
 use crate::jump::JUMP_BITS;
 use crate::native;
-use crate::plan::plan;
+use crate::plan::{Bounds, plan};
 use crate::sites::Restless;
 use crate::translate::Request;
 
@@ -181,7 +181,8 @@ fn host_code(compiler: &mut Compiler, emit: Emit) -> String {
     page[usize::from(START)..][..guest.len()].copy_from_slice(&guest);
     let model = CpuModel::by_name("max").expect("a model");
     let end = START + guest.len() as u16;
-    let plan = plan(&page, START, mode(), &model, &|_| false).expect("a region");
+    let bounds = Bounds { most: usize::MAX, warm: &|_| false, excluded: &[] };
+    let plan = plan(&page, START, mode(), &model, &bounds).expect("a region");
     let numbers: Vec<u32> = (0..plan.interpreted() as u32).collect();
     let request = Request {
         plan: &plan,

@@ -19,7 +19,7 @@ use crate::enter::Entrance;
 use crate::interpreted::{Interpreted, InterpretedTable};
 use crate::job::Job;
 use crate::jump::{Jumps, set_key};
-use crate::plan::plan;
+use crate::plan::{Bounds, plan};
 use crate::sites::{SitePool, Used};
 use crate::stats::JitStats;
 use crate::translate::{Products, Reason};
@@ -180,7 +180,10 @@ impl Jit {
     ) -> Option<Job> {
         let page = page_with_tail(core, place, linear)?;
         let most = if self.translates_all() { MOST_AT_ONCE } else { usize::MAX };
-        let plan = plan(&page[..], place.page_offset() as u16, mode, &core.model, most, warm)?;
+        let excluded = core.stops.armed_in(place.page_number()).to_vec();
+        let bounds = Bounds { most, warm, excluded: &excluded };
+        let entry = place.page_offset() as u16;
+        let plan = plan(&page[..], entry, mode, &core.model, &bounds)?;
         let first_cell = self.jumps.take_cells(plan.links()).or_else(|| {
             self.flush();
             self.jumps.take_cells(plan.links())
@@ -189,6 +192,7 @@ impl Jit {
             numbers: self.interpreted.take(plan.interpreted()),
             sites: self.sites.take(),
             restless: self.sites.restless(place.page_number()).clone(),
+            excluded,
             again: false,
             first_cell,
             plan,

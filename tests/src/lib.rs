@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod binary;
+pub mod debugger;
 pub mod dmesg;
 pub mod exit;
 pub mod expect;
@@ -15,5 +16,6 @@ pub mod recorder;
 pub mod shell;
 pub mod state;
 pub mod suite;
+pub mod symbols;
 pub mod table;
 pub mod vmm;
