@@ -5,6 +5,7 @@ mod addr;
 mod code;
 mod entry;
 mod map;
+mod page_set;
 mod ram;
 mod sites;
 mod tlb;

@@ -13,9 +13,9 @@
 
 use bytemuck::Zeroable;
 use bytemuck::allocation::zeroed_slice_box;
-use rustc_hash::FxHashSet;
 
 use crate::addr::{GuestPhys, Linear, PAGE_BITS, PAGE_SIZE, Width};
+use crate::page_set::PageSet;
 use crate::ram::HostPtr;
 use crate::sites::{PLANES, Sites};
 
@@ -161,60 +161,6 @@ impl Shadow {
     fn covers(&self, linear: Linear) -> bool {
         let same = |shift| self.linear_page >> shift == linear.page_number() >> shift;
         self.in_use && same(u32::from(self.page_bits) - PAGE_BITS)
-    }
-}
-
-/// A set of pages of all sizes.
-#[derive(Default)]
-struct PageSet {
-    /// Page numbers, each with its size.
-    pages: FxHashSet<u64>,
-    /// The sizes that there have been, as bits of [`PAGE_SIZES`].
-    sizes: u8,
-}
-
-/// The sizes of pages, as log2.
-const PAGE_SIZES: [u8; 4] = [12, 21, 22, 30];
-
-impl PageSet {
-    fn key(linear: Linear, page_bits: u8) -> u64 {
-        (linear.0 >> page_bits) << 8 | u64::from(page_bits)
-    }
-
-    fn insert(&mut self, linear: Linear, page_bits: u8) {
-        if self.pages.insert(Self::key(linear, page_bits)) {
-            let size = PAGE_SIZES.iter().position(|bits| *bits == page_bits);
-            self.sizes |= size.map_or(0, |size| 1 << size);
-        }
-    }
-
-    /// The keys under which a page that contains `linear` would be.
-    fn keys(&self, linear: Linear) -> impl Iterator<Item = u64> + use<> {
-        let sizes = self.sizes;
-        let held = PAGE_SIZES.into_iter().enumerate().filter(move |(n, _)| sizes >> n & 1 != 0);
-        held.map(move |(_, bits)| Self::key(linear, bits))
-    }
-
-    /// Whether a page contains `linear`.
-    fn covers(&self, linear: Linear) -> bool {
-        self.keys(linear).any(|key| self.pages.contains(&key))
-    }
-
-    /// Takes the pages out that contain `linear`; whether there were any.
-    fn take(&mut self, linear: Linear) -> bool {
-        let mut any = false;
-        for key in self.keys(linear) {
-            any |= self.pages.remove(&key);
-        }
-        any
-    }
-
-    /// Takes all out; whether there were any.
-    fn clear(&mut self) -> bool {
-        let any = !self.pages.is_empty();
-        self.pages.clear();
-        self.sizes = 0;
-        any
     }
 }
 
@@ -563,7 +509,7 @@ impl Tlb {
                 self.last_generation += 1;
                 self.shared = self.last_generation;
             }
-            if self.contexts[context].entered[LOCAL].exec[supervisor].pages.is_empty() {
+            if self.contexts[context].entered[LOCAL].exec[supervisor].is_empty() {
                 self.contexts[context].generations[supervisor] = 0;
             }
             self.choose_generation();

@@ -2,6 +2,7 @@
 //! the interpreter: it implements [`crate::backend::Backend`] with plain integers.
 
 mod backend;
+mod fetch;
 mod memory;
 mod modes;
 mod run;
