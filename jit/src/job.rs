@@ -29,6 +29,8 @@ pub(crate) struct Job {
     pub(crate) numbers: Vec<u32>,
     pub(crate) sites: Vec<u32>,
     pub(crate) restless: Restless,
+    /// Offsets in the page that a debugger had breakpoints at.
+    pub(crate) excluded: Vec<u16>,
     /// It is to replace the region that there is.
     pub(crate) again: bool,
     pub(crate) wants_text: bool,
@@ -57,7 +59,7 @@ impl Job {
         (self.place, self.mode)
     }
 
-    /// Whether memory still holds the bytes that this is made from.
+    /// Whether memory still holds the bytes that this is made from, and the same breakpoints.
     pub(crate) fn is_current(&self, core: &Core) -> bool {
         let mut page = [0; PAGE_SIZE as usize];
         let there = core.mem.map.read_slice(self.place.page_base(), &mut page).is_ok();
@@ -65,6 +67,7 @@ impl Job {
             let range = usize::from(start)..usize::from(end);
             page[range.clone()] == self.page[range]
         };
-        there && self.plan.pieces().all(same)
+        let broken = core.stops.armed_in(self.place.page_number());
+        there && self.plan.pieces().all(same) && broken == self.excluded
     }
 }

@@ -106,7 +106,7 @@ impl Plan {
 
 /// Plans the region that begins at offset `entry` of `page`, which may go on with bytes of the next
 /// for its last instruction; it is full with `most` instructions. `warm` says of an offset whether a
-/// block there is worth its translation.
+/// block there is worth its translation. The region ends before the offsets in `excluded`.
 pub(crate) fn plan(
     page: &[u8],
     entry: u16,
@@ -114,8 +114,9 @@ pub(crate) fn plan(
     model: &CpuModel,
     most: usize,
     warm: &dyn Fn(u16) -> bool,
+    excluded: &[u16],
 ) -> Option<Plan> {
-    let mut runs = discover(page, entry, mode, model, most.min(MAX_INSNS), warm)?;
+    let mut runs = discover(page, entry, mode, model, most.min(MAX_INSNS), warm, excluded)?;
     split_at_leaders(&mut runs);
     let blocks = order(connect(runs), entry);
     let mut plan = Plan { blocks, live_in: 0, vector_live_in: 0, doubles: 0, singles: 0 };
@@ -146,6 +147,7 @@ fn discover(
     model: &CpuModel,
     most: usize,
     warm: &dyn Fn(u16) -> bool,
+    excluded: &[u16],
 ) -> Option<Vec<Run>> {
     let mut runs: Vec<Run> = Vec::new();
     let mut queue = std::collections::VecDeque::from([entry]);
@@ -155,7 +157,7 @@ fn discover(
         if known || runs.len() >= MAX_BLOCKS || total >= most || at != entry && !warm(at) {
             continue;
         }
-        let Some(run) = survey(page, at, mode, model) else { continue };
+        let Some(run) = survey(page, at, mode, model, excluded) else { continue };
         total += run.insns.len();
         queue.extend(run.falls.iter().chain(run.taken.iter()));
         runs.push(run);
@@ -163,8 +165,9 @@ fn discover(
     (runs.first()?.start == entry).then_some(runs)
 }
 
-/// Decodes the run at `at`; `None` if not even its first instruction can be translated.
-fn survey(page: &[u8], at: u16, mode: Mode, model: &CpuModel) -> Option<Run> {
+/// Decodes the run at `at`, up to an excluded offset; `None` if not even its first instruction can be
+/// translated.
+fn survey(page: &[u8], at: u16, mode: Mode, model: &CpuModel, excluded: &[u16]) -> Option<Run> {
     let code = page.get(usize::from(at)..)?;
     let code = &code[..code.len().min(256)];
     let Decoded::Block(block) = decode::<Survey>(code, mode, model, usize::MAX) else {
@@ -181,6 +184,9 @@ fn survey(page: &[u8], at: u16, mode: Mode, model: &CpuModel) -> Option<Run> {
     let code16 = mode.bitness() == 16;
     let in_page = |offset: u16| u64::from(at) + u64::from(offset) <= PAGE_SIZE;
     for op in block.ops.iter().filter(|op| in_page(op.insn.at + 1)) {
+        if excluded.contains(&(at + op.insn.at)) {
+            break;
+        }
         let mut survey = Survey::new(code16);
         let Ok(()) = (op.handler)(&mut survey, &op.insn);
         let mut effects = survey.effects();

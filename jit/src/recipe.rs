@@ -193,7 +193,7 @@ mod tests {
         let mut page = vec![0xf4; 4096];
         page[..code.len()].copy_from_slice(code);
         let mode = Mode::CODE64.with(Mode::CS_FLAT, true);
-        plan(&page, 0, mode, &CpuModel::default(), usize::MAX, &|_| true).expect("a plan")
+        plan(&page, 0, mode, &CpuModel::default(), usize::MAX, &|_| true, &[]).expect("a plan")
     }
 
     /// The meeting at the head of a loop of some instructions that ends in JNE.

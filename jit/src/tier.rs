@@ -180,7 +180,9 @@ impl Jit {
     ) -> Option<Job> {
         let page = page_with_tail(core, place, linear)?;
         let most = if self.translates_all() { MOST_AT_ONCE } else { usize::MAX };
-        let plan = plan(&page[..], place.page_offset() as u16, mode, &core.model, most, warm)?;
+        let excluded = core.stops.armed_in(place.page_number()).to_vec();
+        let entry = place.page_offset() as u16;
+        let plan = plan(&page[..], entry, mode, &core.model, most, warm, &excluded)?;
         let first_cell = self.jumps.take_cells(plan.links()).or_else(|| {
             self.flush();
             self.jumps.take_cells(plan.links())
@@ -189,6 +191,7 @@ impl Jit {
             numbers: self.interpreted.take(plan.interpreted()),
             sites: self.sites.take(),
             restless: self.sites.restless(place.page_number()).clone(),
+            excluded,
             again: false,
             first_cell,
             plan,

@@ -38,6 +38,8 @@ pub enum Clock {
         started: Instant,
         /// Instructions executed in a microsecond of late.
         pace: u64,
+        /// Since when it stands.
+        stopped: Option<Instant>,
     },
 }
 
@@ -46,7 +48,9 @@ impl Clock {
     pub fn new(kind: ClockKind) -> Self {
         match kind {
             ClockKind::Virtual => Self::Virtual { skipped: 0 },
-            ClockKind::Host => Self::Host { started: Instant::now(), pace: FIRST_PACE },
+            ClockKind::Host => {
+                Self::Host { started: Instant::now(), pace: FIRST_PACE, stopped: None }
+            }
         }
     }
 
@@ -54,7 +58,26 @@ impl Clock {
     pub fn now(&self, retired: u64) -> VmTime {
         match self {
             Self::Virtual { skipped } => VmTime(retired.saturating_add(*skipped)),
+            Self::Host { started, stopped: Some(stopped), .. } => {
+                VmTime(nanos(stopped.saturating_duration_since(*started)))
+            }
             Self::Host { started, .. } => VmTime(nanos(started.elapsed())),
+        }
+    }
+
+    /// Time stands still until [`Clock::go_on`]: a debugger has the machine.
+    pub fn stop(&mut self) {
+        if let Self::Host { stopped, .. } = self {
+            stopped.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Time goes on where it stood.
+    pub fn go_on(&mut self) {
+        if let Self::Host { started, stopped, .. } = self
+            && let Some(stopped) = stopped.take()
+        {
+            *started += stopped.elapsed();
         }
     }
 
@@ -128,6 +151,18 @@ mod tests {
         let after = clock.now(0);
         assert!(after.since(before) >= 2_000_000, "{before:?} to {after:?}");
         assert_eq!(clock.sleep_until(VmTime(5), VmTime(30)), Duration::from_nanos(25));
+    }
+
+    #[test]
+    fn host_time_stands_still_while_a_debugger_has_the_machine() {
+        let mut clock = Clock::new(ClockKind::Host);
+        clock.stop();
+        let before = clock.now(0);
+        std::thread::sleep(Duration::from_millis(20));
+        assert_eq!(clock.now(0), before);
+        clock.go_on();
+        assert!(clock.now(0).since(before) < 20_000_000);
+        assert!(clock.now(0) >= before);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use brolga_mmu::{MapError, PhysMap, Ram, RamError};
 use crate::accel::{Accelerator, EngineSpec};
 use crate::board::{BoardBus, BoardConfig, Chipset, lock};
 use crate::clock::{Clock, ClockKind};
+use crate::debug::DebugState;
 use crate::firmware::{self, FirmwareError, MemoryLayout};
 use crate::loader::{self, BootState, KernelImage, LoadError};
 use crate::serial::Serial;
@@ -93,6 +94,7 @@ pub struct Machine {
     pub(crate) resets: crate::run::ResetCounter,
     /// The count of retired instructions at which the machine looks at its chips.
     pub(crate) next_look: u64,
+    pub(crate) debug: DebugState,
     map: Arc<PhysMap>,
     layout: MemoryLayout,
     guest: Guest,
@@ -140,6 +142,7 @@ impl Machine {
             on_triple_fault,
             resets: crate::run::ResetCounter::default(),
             next_look: 0,
+            debug: DebugState::default(),
             map,
             layout: memory,
             guest,

@@ -59,7 +59,7 @@ impl Machine {
 
     /// One slice of execution, and the look around before it if one is due: a limit cuts a slice
     /// short without one, so that a run in pieces is the same as a run in one.
-    fn turn(&mut self, limits: &Limits) -> Result<(), End> {
+    pub(crate) fn turn(&mut self, limits: &Limits) -> Result<(), End> {
         if self.retired() >= self.next_look {
             self.look()?;
         }
@@ -69,11 +69,11 @@ impl Machine {
         let started = Instant::now();
         let stop = self.accel.run(self.next_look.min(limit).saturating_sub(before));
         let executed = self.retired() - before;
-        if stop != Stop::Budget {
+        if !matches!(stop, Stop::Budget | Stop::Debugger) {
             self.next_look = 0;
         }
         match stop {
-            Stop::Budget | Stop::Replan => {
+            Stop::Budget | Stop::Replan | Stop::Debugger => {
                 lock(&self.chipset).clock.ran(executed, started.elapsed());
                 Ok(())
             }
@@ -121,7 +121,7 @@ impl Machine {
     }
 
     /// Writes what the guest has sent.
-    fn flush(&mut self) -> Result<(), End> {
+    pub(crate) fn flush(&mut self) -> Result<(), End> {
         let output = lock(&self.chipset).take_serial_output();
         if output.is_empty() {
             return Ok(());
@@ -202,6 +202,9 @@ impl Machine {
     fn shut_down(&mut self) -> Result<(), End> {
         match self.on_triple_fault {
             OnTripleFault::Stop => {
+                Err(End::TripleFault { report: Box::new(CrashReport::new(self)) })
+            }
+            OnTripleFault::Reset if self.debug.is_to_see_the_end(self.retired()) => {
                 Err(End::TripleFault { report: Box::new(CrashReport::new(self)) })
             }
             OnTripleFault::Reset => self.reset_by_guest(),

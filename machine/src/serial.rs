@@ -12,6 +12,8 @@ pub enum Input {
     Bytes(Vec<u8>),
     /// The user wants to leave.
     Quit,
+    /// Nothing for the guest, but the machine must look around.
+    Attention,
 }
 
 /// The outside end of the serial line: where output goes and where input comes from.
@@ -127,6 +129,7 @@ impl Serial {
         match input {
             Input::Bytes(bytes) => self.waiting.extend(bytes),
             Input::Quit => self.quit = true,
+            Input::Attention => {}
         }
     }
 }

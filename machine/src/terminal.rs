@@ -1,7 +1,7 @@
 //! The user's terminal while a guest owns it.
 
 use std::io::{self, IsTerminal, Read, Write};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::Sender;
 use std::thread;
 
 use crossterm::terminal::{disable_raw_mode, enable_raw_mode, is_raw_mode_enabled};
@@ -114,20 +114,23 @@ fn restore_at_signals() -> io::Result<()> {
     Ok(())
 }
 
-/// A serial line to standard output and from standard input. Keys of a terminal pass through
-/// [`EscapeKeys`]; a file is read at once, so that runs with it are deterministic.
-pub fn standard_io() -> io::Result<Serial> {
+/// A serial line to standard output and from standard input, which goes to `inputs`. Keys of a
+/// terminal pass through [`EscapeKeys`]; a file is read at once, so that runs with it are
+/// deterministic.
+pub fn standard_io(inputs: &Sender<Input>) -> io::Result<Serial> {
     let serial = Serial::to(io::stdout());
     let stdin = io::stdin();
     if stdin.is_terminal() {
-        return Ok(serial.with_input(follow_input(Some(EscapeKeys::default()))));
+        follow_input(Some(EscapeKeys::default()), inputs.clone());
+        return Ok(serial);
     }
     if is_regular_file()? {
         let mut script = Vec::new();
         stdin.lock().read_to_end(&mut script)?;
         return Ok(serial.with_script(script));
     }
-    Ok(serial.with_input(follow_input(None)))
+    follow_input(None, inputs.clone());
+    Ok(serial)
 }
 
 #[cfg(unix)]
@@ -142,11 +145,9 @@ fn is_regular_file() -> io::Result<bool> {
     Ok(false)
 }
 
-/// Reads standard input on a thread of its own. The channel closes at its end.
-fn follow_input(keys: Option<EscapeKeys>) -> Receiver<Input> {
-    let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || forward_input(keys, &sender));
-    receiver
+/// Reads standard input on a thread of its own, which drops the sender at its end.
+fn follow_input(keys: Option<EscapeKeys>, inputs: Sender<Input>) {
+    thread::spawn(move || forward_input(keys, &inputs));
 }
 
 fn forward_input(mut keys: Option<EscapeKeys>, sender: &Sender<Input>) {

@@ -16,7 +16,7 @@ pub use entry::{Level, PagingKind, PagingMode};
 pub use map::{Backing, MapError, PhysMap, PhysPage, RomId};
 pub use ram::{AtomicOp, HostPtr, Ram, RamError};
 pub use sites::{SITES, site_offset};
-pub use tlb::{MmuIndex, TLB_ENTRIES, Tlb, TlbEntry, TlbFill};
+pub use tlb::{Held, MmuIndex, TLB_ENTRIES, Tlb, TlbEntry, TlbFill};
 pub use walk::{
     Access, AccessKind, BadPdpte, PageFault, Probe, TableMemory, Translation, WalkFailure,
     WalkStep, load_pdptes, probe, walk,

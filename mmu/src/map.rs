@@ -304,6 +304,12 @@ impl PhysMap {
         Ok(pieces)
     }
 
+    /// What is where, in the order of addresses: each region's first and last address, and what
+    /// answers at its start.
+    pub fn regions(&self) -> impl Iterator<Item = (GuestPhys, GuestPhys, Backing)> + '_ {
+        self.regions.iter().map(|r| (GuestPhys(r.start), GuestPhys(r.last), r.backing))
+    }
+
     /// The ranges of RAM, in ascending order, neighbours joined: first address and length.
     pub fn ram_ranges(&self) -> Vec<(GuestPhys, u64)> {
         let mut ranges: Vec<(GuestPhys, u64)> = Vec::new();

@@ -116,6 +116,25 @@ pub struct TlbFill {
     pub global: bool,
 }
 
+/// An entry in use, for people to look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The table.
+    pub index: MmuIndex,
+    /// The page's first address.
+    pub linear: Linear,
+    /// Where it is in guest memory.
+    pub phys: GuestPhys,
+    /// Whether reads, writes and fetches are served.
+    pub read: bool,
+    /// See [`Held::read`].
+    pub write: bool,
+    /// See [`Held::read`].
+    pub exec: bool,
+    /// Survives flushes that spare global pages.
+    pub global: bool,
+}
+
 /// A link of the lists of slots; `NONE` ends them.
 type Slot = u32;
 const NONE: Slot = Slot::MAX;
@@ -351,6 +370,28 @@ impl Tlb {
     /// [`Tlb::switch`] and [`Tlb::set_index`] change it.
     pub fn current_table(&self) -> u64 {
         (&raw const self.entries[self.table & (SLOTS - 1)]) as u64
+    }
+
+    /// What the current context holds.
+    pub fn held(&self) -> impl Iterator<Item = Held> + '_ {
+        let indices = [MmuIndex::Supervisor, MmuIndex::User, MmuIndex::SupervisorNoSmap];
+        indices.into_iter().flat_map(move |index| {
+            let first = self.base | (index as usize * TLB_ENTRIES);
+            let slots = (first..first + TLB_ENTRIES).filter(|slot| self.shadows[*slot].in_use);
+            slots.map(move |slot| {
+                let (entry, shadow) = (&self.entries[slot], &self.shadows[slot]);
+                let linear = Linear(shadow.linear_page << PAGE_BITS);
+                Held {
+                    index,
+                    linear,
+                    phys: GuestPhys(shadow.phys_page << PAGE_BITS),
+                    read: TlbEntry::hit(entry.read, linear, 1),
+                    write: TlbEntry::hit(entry.write, linear, 1),
+                    exec: TlbEntry::hit(entry.exec, linear, 1),
+                    global: shadow.global,
+                }
+            })
+        })
     }
 
     #[inline(always)]

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod binary;
+pub mod debugger;
 pub mod dmesg;
 pub mod exit;
 pub mod expect;

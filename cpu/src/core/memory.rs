@@ -465,6 +465,7 @@ impl Core {
         if self.vcpu.sys.dr7 & 0xff != 0 && by != By::System {
             crate::system::debug::data_access(self, at, len, write);
         }
+        self.watch_for_debugger(at, len, write);
     }
 
     /// Translates all pages of an access of up to a page's size.
@@ -498,7 +499,10 @@ impl Core {
         let sys = &self.vcpu.sys;
         match walk(&*self.mem.map, sys.cr3, &sys.pdptes, &self.mem.paging, at, access) {
             Ok(t) => {
-                self.enter(index, at, &t);
+                if kind == AccessKind::Execute {
+                    self.arm(at, t.phys);
+                }
+                self.enter(index, at, kind, &t);
                 Ok(t.phys)
             }
             Err(fault) => Err(self.raise(Exception {
@@ -509,7 +513,7 @@ impl Core {
         }
     }
 
-    fn enter(&mut self, index: MmuIndex, linear: Linear, t: &Translation) {
+    fn enter(&mut self, index: MmuIndex, linear: Linear, kind: AccessKind, t: &Translation) {
         let page = self.mem.map.lookup(t.phys);
         if page.host.is_null() || self.watched(linear) {
             return;
@@ -523,7 +527,9 @@ impl Core {
             host: page.host,
             read: t.readable,
             write: t.writable_now && ram && !code,
-            exec: t.executable,
+            // Where breakpoints are, only what arms them lets code be executed.
+            exec: t.executable
+                && (kind == AccessKind::Execute || !self.stops.breaks_in_page(linear)),
             page_bits: t.page_bits,
             global: t.global,
         });
@@ -537,6 +543,7 @@ impl Core {
             None => {
                 let (now, at) = (self.now(), map.bus_address(at));
                 let v = self.bus.mmio_read(now, at, w) & w.mask();
+                self.mmio_accessed(at, w.bytes(), false, v);
                 self.after_bus();
                 v
             }
@@ -556,6 +563,7 @@ impl Core {
             if backing == brolga_mmu::Backing::Mmio {
                 let now = self.now();
                 self.bus.mmio_write(now, phys, w, v & w.mask());
+                self.mmio_accessed(phys, w.bytes(), true, v & w.mask());
                 self.after_bus();
             }
         }

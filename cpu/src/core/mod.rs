@@ -6,6 +6,9 @@ mod memory;
 mod modes;
 mod run;
 pub mod sites;
+pub mod stops;
+#[cfg(test)]
+mod stops_tests;
 #[cfg(test)]
 mod tests;
 pub mod tier;
@@ -70,6 +73,8 @@ pub struct Core {
     pub(crate) progress: Progress,
     /// The exceptions behind the last delivery that did not go through at once.
     pub delivery: Delivery,
+    /// Where a debugger wants it to stop.
+    pub stops: stops::Stops,
     /// The mode that blocks are decoded for, kept in step with CS, SS, CR0 and so on.
     pub(crate) mode: Mode,
 }
@@ -138,6 +143,7 @@ impl Core {
             slow_value: 0,
             translated: translated::Translated::default(),
             progress: Progress::default(),
+            stops: stops::Stops::default(),
             mode: Mode::default(),
         };
         core.mode_changed();

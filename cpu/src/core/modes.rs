@@ -32,14 +32,14 @@ impl Core {
         self.vcpu.cpl == 3 && self.vcpu.eflags & rflags::AC != 0 && self.vcpu.sys.cr0 & cr0::AM != 0
     }
 
-    /// Whether a data breakpoint lies in the page of `at`.
+    /// Whether a data breakpoint, the guest's or the debugger's, lies in the page of `at`.
     pub(super) fn watched(&self, at: Linear) -> bool {
         let sys = &self.vcpu.sys;
         (0..4).any(|n| {
             let enabled = sys.dr7 >> (2 * n) & 3 != 0;
             let data = sys.dr7 >> (16 + 4 * n) & 1 != 0;
             enabled && data && Linear(sys.dr[n]).page_number() == at.page_number()
-        })
+        }) || self.stops.watches_page(at)
     }
 
     fn paging_mode(&self) -> PagingMode {

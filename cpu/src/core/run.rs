@@ -33,6 +33,8 @@ pub enum Stop {
     Halted,
     /// A triple fault: only a reset helps.
     Shutdown,
+    /// The debugger wants to look: [`super::stops::Stops::take`] says why.
+    Debugger,
 }
 
 /// The interpreting engine: a vCPU and the blocks it has decoded. With a [`Tier`], hot blocks are
@@ -69,6 +71,9 @@ impl<T: Tier> Interpreter<T> {
         loop {
             if !self.core.mem.stale.is_empty() {
                 self.drop_stale();
+            }
+            if self.core.stops.due() {
+                return Stop::Debugger;
             }
             let progress = &mut self.core.progress;
             if progress.replan {
@@ -174,7 +179,7 @@ impl<T: Tier> Interpreter<T> {
         }
         match self.find(self.core.vcpu.regs[RIP as usize], at) {
             Ok(Found::Cached(id)) => Some(id),
-            Ok(Found::Once(_)) => None,
+            Ok(Found::Once(_) | Found::Stop) => None,
             Err(_) => {
                 // It will be raised again.
                 self.core.exception = None;
@@ -207,6 +212,7 @@ impl<T: Tier> Interpreter<T> {
                 }
             }
             Ok(Found::Once(block)) => self.core.execute(&block, at, most),
+            Ok(Found::Stop) => {}
             Err(_) => self.core.deliver_fault(),
         }
     }
@@ -219,6 +225,18 @@ impl<T: Tier> Interpreter<T> {
         core.progress.at = 0;
         core.progress.between();
         let phys = core.fetch_address(ip, at)?;
+        if !core.mem.stale.is_empty() {
+            // The fetch has armed breakpoints: what was made before may contain them.
+            self.drop_stale();
+        }
+        let core = &mut self.core;
+        if core.stops.is_armed(phys) {
+            if core.stops_before(at, phys) {
+                return Ok(Found::Stop);
+            }
+            // Another way to the same memory, or to be passed.
+            return core.fetch_one(ip).map(Found::Once);
+        }
         let (mode, key) = (core.mode, core.jump_key());
         if let Some(id) = self.blocks.renew(at.0, key, phys)
             && core.inside_limit(ip, self.blocks.get(id).bytes)
@@ -236,7 +254,7 @@ impl<T: Tier> Interpreter<T> {
         let code = &mut code[..left_in_page.min(LONGEST_BLOCK)];
         let in_memory = core.mem.map.read_slice(phys, code).is_ok();
         let decoded = if in_memory && core.inside_limit(ip, u16::MAX) {
-            decode::<Core>(code, mode, &core.model, usize::MAX)
+            core.decode_up_to_breakpoint(code, mode, phys)
         } else {
             Decoded::NeedsMore
         };
@@ -346,8 +364,10 @@ enum Events {
 
 enum Found {
     Cached(BlockId),
-    /// Not to be kept: it crosses the segment's end or does not lie in memory.
+    /// Not to be kept: it crosses the segment's end, does not lie in memory, or has a breakpoint.
     Once(Block<Core>),
+    /// The debugger wants to look first.
+    Stop,
 }
 
 impl Core {
@@ -442,7 +462,8 @@ impl Core {
     /// that is then settled.
     pub fn nothing_due(&mut self) -> bool {
         let progress = &self.progress;
-        if !self.mem.stale.is_empty() || progress.replan || progress.retired >= progress.slice_end {
+        let leaves = progress.replan || progress.retired >= progress.slice_end || self.stops.due();
+        if leaves || !self.mem.stale.is_empty() {
             return false;
         }
         let shadow = std::mem::take(&mut self.vcpu.shadow);
@@ -577,6 +598,20 @@ impl Core {
         let next = self.code_address(ip.wrapping_add(PAGE_SIZE - phys.page_offset()));
         let second = self.mem.tlb.fetched_from(next)?;
         Some(Crossing { first: phys, second, mode: self.mode })
+    }
+
+    /// Decodes `code`, which lies at `phys`, up to the first armed breakpoint behind its beginning.
+    fn decode_up_to_breakpoint(&self, code: &[u8], mode: Mode, phys: GuestPhys) -> Decoded<Core> {
+        let decoded = decode::<Core>(code, mode, &self.model, usize::MAX);
+        let Decoded::Block(block) = &decoded else { return decoded };
+        let ops = block.ops.iter().skip(1);
+        let before = ops
+            .take_while(|op| !self.stops.is_armed(GuestPhys(phys.0 + u64::from(op.insn.at))))
+            .count();
+        if before + 1 == block.ops.len() {
+            return decoded;
+        }
+        decode::<Core>(code, mode, &self.model, before + 1)
     }
 
     /// The physical address of the instruction at `ip`, with the checks of a fetch.

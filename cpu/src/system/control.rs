@@ -157,8 +157,15 @@ fn set_cr4(core: &mut Core, v: u64) -> Done {
 pub fn mov_to_cr(core: &mut Core, insn: &Insn) -> Done {
     core.require_cpl0()?;
     let w = core.native_width();
-    let v = core.reg(w, insn.reg[1]);
-    match insn.reg[0] {
+    let (n, v) = (insn.reg[0], core.reg(w, insn.reg[1]));
+    set_cr(core, n, v)?;
+    core.control_written(n, v);
+    Ok(())
+}
+
+/// Writes a control register with all checks.
+fn set_cr(core: &mut Core, n: u8, v: u64) -> Done {
+    match n {
         0 => set_cr0(core, v),
         2 => {
             core.vcpu.sys.cr2 = v;
@@ -202,6 +209,7 @@ pub fn clts(core: &mut Core, _: &Insn) -> Done {
     core.vcpu.sys.cr0 &= !cr0::TS;
     core.mode_changed();
     core.leave_block(false);
+    core.control_written(0, core.vcpu.sys.cr0);
     Ok(())
 }
 

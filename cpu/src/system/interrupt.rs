@@ -195,8 +195,16 @@ fn attempt(core: &mut Core, e: &Exception) -> Done {
     Ok(())
 }
 
-/// Enters a handler through the IDT or, in real-address mode, the interrupt vector table.
+/// Enters a handler, and tells a debugger that waits for the vector.
 pub(super) fn enter(core: &mut Core, e: &Entry) -> Done {
+    let from = core.code_address(e.ip).0;
+    enter_handler(core, e)?;
+    core.vector_entered(e.vector, from, e.error);
+    Ok(())
+}
+
+/// Enters a handler through the IDT or, in real-address mode, the interrupt vector table.
+fn enter_handler(core: &mut Core, e: &Entry) -> Done {
     if core.vcpu.sys.cr0 & crate::vcpu::cr0::PE == 0 {
         return enter_real(core, e);
     }

@@ -36,6 +36,7 @@ pub fn check_io(core: &mut Core, port: u16, w: Width) -> Done {
 fn read(core: &mut Core, port: u16, w: Width) -> u64 {
     let now = core.now();
     let v = core.bus.port_read(now, port, w) & w.mask();
+    core.port_accessed(port, w.bytes(), false, v);
     after(core, port, w);
     v
 }
@@ -43,6 +44,7 @@ fn read(core: &mut Core, port: u16, w: Width) -> u64 {
 fn write(core: &mut Core, port: u16, w: Width, v: u64) {
     let now = core.now();
     core.bus.port_write(now, port, w, v & w.mask());
+    core.port_accessed(port, w.bytes(), true, v & w.mask());
     after(core, port, w);
 }
 

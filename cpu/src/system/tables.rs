@@ -91,7 +91,9 @@ pub fn lmsw(core: &mut Core, insn: &Insn) -> Done {
     core.require_cpl0()?;
     let word = u64::from(core.rm16(insn, 0)?);
     let old = core.vcpu.sys.cr0;
-    control::set_cr0(core, old & !LOADED | word & (LOADED | cr0::PE))
+    control::set_cr0(core, old & !LOADED | word & (LOADED | cr0::PE))?;
+    core.control_written(0, core.vcpu.sys.cr0);
+    Ok(())
 }
 
 /// LLDT.

@@ -213,6 +213,11 @@ impl Chipset {
         self.lapic.cr8()
     }
 
+    /// A debugger writes CR8.
+    pub(crate) fn set_task_priority(&mut self, priority: u8) {
+        self.lapic.set_cr8(priority);
+    }
+
     /// INIT reaches the local APIC of the processor that takes it.
     pub(crate) fn init_lapic(&mut self) {
         self.lapic.init();

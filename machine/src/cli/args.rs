@@ -4,6 +4,7 @@ use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use brolga_gdb::Address;
 use clap::{Args, Parser, Subcommand};
 
 use super::size::parse_size;
@@ -146,6 +147,15 @@ pub(super) struct RunArguments {
     #[arg(long, value_name = "TARGET", default_value = "stdio", value_parser = parse_serial)]
     pub(super) serial: SerialTarget,
 
+    /// Let GDB and LLDB in at a port (of the loopback interface unless a host is given), a Unix
+    /// socket, or standard input and output
+    #[arg(long, value_name = "[HOST:]PORT|unix:PATH|stdio")]
+    pub(super) gdb: Option<Address>,
+
+    /// Stand at the first instruction until a debugger comes
+    #[arg(long, requires = "gdb")]
+    pub(super) wait: bool,
+
     /// Tell how the run ended as one JSON object on standard error
     #[arg(long)]
     pub(super) json: bool,
@@ -287,6 +297,8 @@ mod tests {
             &["--serial", ""],
             &["--trace", "everything"],
             &["--trace-file", "f"],
+            &["--gdb", "somewhere"],
+            &["--wait"],
         ] {
             assert!(run(wrong).is_err(), "{wrong:?}");
         }

@@ -10,10 +10,12 @@ use std::fs::{self, File};
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use brolga_cpu::cpuid::CpuModel;
+use brolga_gdb::{Address, Door};
 use brolga_jit::{DumpConfig, JitConfig};
 use clap::Parser;
 use clap::error::ErrorKind;
@@ -24,7 +26,7 @@ use crate::exit::{End, HOST_ERROR, USER_ERROR};
 use crate::firmware::MemoryLayout;
 use crate::machine::{Guest, Machine, MachineConfig};
 use crate::run::Limits;
-use crate::serial::Serial;
+use crate::serial::{Input, Serial};
 use crate::terminal::{self, RawTerminal};
 use args::{Arguments, Command, MachineArguments, RunArguments, SerialTarget};
 pub use size::parse_size;
@@ -45,7 +47,7 @@ pub fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     match prepare(&run) {
-        Ok((machine, terminal)) => execute(&run, machine, terminal),
+        Ok(prepared) => execute(&run, prepared),
         Err(error) => refuse(&format!("{error:#}")),
     }
 }
@@ -72,9 +74,16 @@ fn refuse(why: &str) -> ExitCode {
     ExitCode::from(USER_ERROR)
 }
 
+/// A machine that is ready to run.
+struct Prepared {
+    machine: Machine,
+    terminal: Option<RawTerminal>,
+    door: Option<Door>,
+}
+
 /// Everything that can be wrong with the command line and its files, before the terminal is
 /// touched or a file written.
-fn prepare(run: &RunArguments) -> Result<(Machine, Option<RawTerminal>)> {
+fn prepare(run: &RunArguments) -> Result<Prepared> {
     let mut accel = EngineSpec::from(run.accel.unwrap_or(AccelKind::of_this_host()));
     let host = JitConfig::of_this_host();
     let suited =
@@ -86,23 +95,47 @@ fn prepare(run: &RunArguments) -> Result<(Machine, Option<RawTerminal>)> {
         dump: DumpConfig { directory: run.jit_dump.clone(), perf_map: run.jit_perf_map },
         stats: run.jit_stats,
     };
+    if run.gdb == Some(Address::Stdio) && run.serial == SerialTarget::Stdio {
+        bail!("--gdb stdio leaves no standard input and output for the guest: add --serial none");
+    }
     let config = config(&run.machine, accel, run.clock.unwrap_or(ClockKind::Host))?;
     let mut machine = Machine::new(config, Serial::nowhere())?;
-    trace::start(run)?;
-    let terminal = match &run.serial {
-        SerialTarget::None => None,
+    let tracer = trace::start(run)?;
+    machine.debug.tracer = tracer;
+    let (inputs, receiver) = mpsc::channel();
+    let door = run.gdb.as_ref().map(|address| open_door(address, &inputs)).transpose()?;
+    let mut terminal = None;
+    let serial = match &run.serial {
+        SerialTarget::None => Serial::nowhere(),
         SerialTarget::File(path) => {
             let file =
                 File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-            machine.connect(Serial::to(file));
-            None
+            Serial::to(file)
         }
         SerialTarget::Stdio => {
-            machine.connect(terminal::standard_io().context("cannot read standard input")?);
-            RawTerminal::take().context("cannot set up the terminal")?
+            let serial = terminal::standard_io(&inputs).context("cannot read standard input")?;
+            terminal = RawTerminal::take().context("cannot set up the terminal")?;
+            serial
         }
     };
-    Ok((machine, terminal))
+    machine.connect(serial.with_input(receiver));
+    Ok(Prepared { machine, terminal, door })
+}
+
+/// Opens the door for debuggers and says where it is.
+fn open_door(address: &Address, inputs: &Sender<Input>) -> Result<Door> {
+    let inputs = inputs.clone();
+    // A machine that is gone needs no waking.
+    let bell = Box::new(move || drop(inputs.send(Input::Attention)));
+    let door = Door::open(address, bell).context("cannot wait for debuggers there")?;
+    eprintln!("brolga: debuggers come in at {door}");
+    if door.is_public() {
+        eprintln!(
+            "brolga: WARNING: {door} is open to other hosts. The protocol knows no password: whoever \
+             reaches it reads and changes everything in the guest"
+        );
+    }
+    Ok(door)
 }
 
 /// The machine that the user has described.
@@ -150,13 +183,18 @@ fn read(what: &str, path: &Path) -> Result<Vec<u8>> {
 }
 
 /// Runs the machine to its end, gives the terminal back, and tells how it ended.
-fn execute(run: &RunArguments, mut machine: Machine, terminal: Option<RawTerminal>) -> ExitCode {
+fn execute(run: &RunArguments, prepared: Prepared) -> ExitCode {
+    let Prepared { mut machine, terminal, mut door } = prepared;
     let started = Instant::now();
     let limits = Limits {
         deadline: run.machine.timeout.and_then(|timeout| started.checked_add(timeout)),
         instructions: run.machine.max_insns,
     };
-    let end = machine.run(&limits);
+    let end = match &mut door {
+        Some(door) => machine.run_with_debugger(&limits, door, run.wait),
+        None => machine.run(&limits),
+    };
+    drop(door);
     let elapsed = started.elapsed();
     let was_raw = terminal.is_some();
     drop(terminal);

@@ -8,9 +8,11 @@ use clap::ValueEnum;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::args::RunArguments;
+use crate::debug::Tracer;
 
 /// What can be traced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -43,13 +45,12 @@ impl Topic {
     }
 }
 
-/// Begins to trace what the user wants to see.
-pub(super) fn start(run: &RunArguments) -> Result<()> {
-    if run.trace.is_empty() {
-        return Ok(());
+/// Begins to trace what the user wants to see. With a debugger, that can be changed.
+pub(super) fn start(run: &RunArguments) -> Result<Option<Tracer>> {
+    if run.trace.is_empty() && run.gdb.is_none() {
+        return Ok(None);
     }
-    let wanted = run.trace.iter().map(|topic| (topic.target(), LevelFilter::TRACE));
-    let filter = Targets::new().with_targets(wanted);
+    let (filter, handle) = reload::Layer::new(targets(&run.trace));
     let lines = tracing_subscriber::fmt::layer().without_time().with_level(false);
     let registry = tracing_subscriber::registry().with(filter);
     match &run.trace_file {
@@ -60,5 +61,19 @@ pub(super) fn start(run: &RunArguments) -> Result<()> {
         }
         None => registry.with(lines.with_writer(std::io::stderr)).try_init()?,
     }
-    Ok(())
+    Ok(Some(Box::new(move |topics| {
+        handle.reload(targets(&parse(topics)?)).map_err(|error| error.to_string())
+    })))
+}
+
+fn targets(topics: &[Topic]) -> Targets {
+    Targets::new().with_targets(topics.iter().map(|topic| (topic.target(), LevelFilter::TRACE)))
+}
+
+/// Topics with commas between them, or `off`.
+fn parse(topics: &str) -> Result<Vec<Topic>, String> {
+    if topics == "off" {
+        return Ok(Vec::new());
+    }
+    topics.split(',').map(|topic| Topic::from_str(topic, false)).collect()
 }

@@ -1,13 +1,26 @@
 //! The machine as a debugger sees it.
 
+mod monitor;
+mod registers;
+mod run;
+
+use std::time::Instant;
+
+use brolga_cpu::core::stops::StopPlan;
+use brolga_cpu::cpuid::Feature;
 use brolga_cpu::vcpu::{RIP, Segment, attr};
-use brolga_gdb::{DebugError, DebugTarget, Registers, SegmentRegister, Stopped, TableRegister};
+use brolga_gdb::layout::Register;
+use brolga_gdb::{
+    DebugError, DebugTarget, Door, Registers, Requests, Resume, SegmentRegister, Stopped,
+    TableRegister,
+};
 use brolga_mmu::{Access, AccessKind, GuestPhys, Linear, PAGE_SIZE, Probe, probe};
 
 use crate::board::lock;
 use crate::exit::End;
 use crate::machine::Machine;
 use crate::run::Limits;
+pub(crate) use run::{DebugState, Tracer, Wishes};
 
 impl Machine {
     /// How a linear address is translated now, step by step.
@@ -33,6 +46,16 @@ impl Machine {
             done = range.end;
             (!range.is_empty()).then_some((from, range))
         })
+    }
+}
+
+impl Machine {
+    /// Runs to the machine's end, with debuggers that come in at `door`; with `wait`, not before
+    /// the first has come.
+    pub fn run_with_debugger(&mut self, limits: &Limits, door: &mut Door, wait: bool) -> End {
+        self.debug.limits = *limits;
+        brolga_gdb::serve(self, door, wait);
+        self.debug.end.take().unwrap_or(End::Quit)
     }
 }
 
@@ -68,6 +91,18 @@ impl DebugTarget for Machine {
         }
     }
 
+    fn has_long_mode(&self) -> bool {
+        self.core().model.has(Feature::Lm)
+    }
+
+    fn read_register(&self, register: Register) -> u128 {
+        registers::read(self, register)
+    }
+
+    fn write_register(&mut self, register: Register, value: u128) -> Result<(), DebugError> {
+        registers::write(self, register, value)
+    }
+
     fn read_linear(&self, at: u64, to: &mut [u8]) -> usize {
         let mut read = 0;
         for (from, range) in Self::pages(at, to.len()) {
@@ -100,13 +135,45 @@ impl DebugTarget for Machine {
         Ok(())
     }
 
-    fn run(&mut self, instructions: u64) -> Stopped {
-        let limit = self.retired().saturating_add(instructions);
-        let limits = Limits { instructions: Some(limit), ..Limits::default() };
-        match Machine::run(self, &limits) {
-            End::InstructionLimit => Stopped::Done,
-            _ => Stopped::Ended,
+    fn resume(
+        &mut self,
+        how: Resume,
+        requests: &Requests,
+        interrupted: &mut dyn FnMut() -> bool,
+    ) -> Stopped {
+        self.run_for_debugger(how, requests, interrupted)
+    }
+
+    fn stand(&mut self) -> Option<u8> {
+        let late = self.debug.limits.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        if self.serial.wants_to_quit() {
+            self.debug.end.get_or_insert(End::Quit);
+        } else if late {
+            self.debug.end.get_or_insert(End::Timeout);
         }
+        self.debug.end.as_ref().map(End::status)
+    }
+
+    fn command(&mut self, line: &str) -> String {
+        monitor::execute(self, line)
+    }
+
+    fn restart(&mut self) -> Result<(), DebugError> {
+        self.reset().map_err(|_| DebugError::BadValue)
+    }
+
+    fn kill(&mut self) {
+        self.debug.end.get_or_insert(End::Quit);
+    }
+
+    fn engage(&mut self) {
+        self.debug.engaged = true;
+    }
+
+    fn release(&mut self) {
+        self.debug.engaged = false;
+        self.debug.wishes = Wishes::default();
+        self.accel.core_mut().set_stops(StopPlan::default());
     }
 }
 
