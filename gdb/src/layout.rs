@@ -41,6 +41,8 @@ pub enum Register {
     Offset,
     /// The privilege level.
     Cpl,
+    /// The default operand size of the code that runs, in bits: read-only.
+    CodeBits,
 }
 
 /// Fields of the x87 environment, by their numbers in GDB's core feature.
@@ -204,22 +206,22 @@ struct Feature {
 }
 
 impl Layout {
-    /// The file of a processor with or without long mode.
-    pub fn of(long_mode: bool) -> &'static Layout {
-        static LONG: OnceLock<Layout> = OnceLock::new();
-        static LEGACY: OnceLock<Layout> = OnceLock::new();
-        if long_mode {
-            LONG.get_or_init(|| Layout::new(true))
-        } else {
-            LEGACY.get_or_init(|| Layout::new(false))
+    /// The file of a processor, with the code that it executes now: that makes a difference only to
+    /// what GDB takes instructions for, and only where there is no long mode.
+    pub fn of(long_mode: bool, code_bits: u32) -> &'static Layout {
+        static LAYOUTS: [OnceLock<Layout>; 3] = [const { OnceLock::new() }; 3];
+        let [long, legacy, real] = &LAYOUTS;
+        match (long_mode, code_bits) {
+            (true, _) => long.get_or_init(|| Layout::new(true, "i386:x86-64")),
+            (false, 16) => real.get_or_init(|| Layout::new(false, "i8086")),
+            (false, _) => legacy.get_or_init(|| Layout::new(false, "i386")),
         }
     }
 
-    fn new(long: bool) -> Layout {
+    fn new(long: bool, architecture: &str) -> Layout {
         let mut features = vec![core(long), sse(long)];
         features.extend(long.then(segments));
         features.push(system(long));
-        let architecture = if long { "i386:x86-64" } else { "i386" };
         let mut xml = format!(
             "<?xml version=\"1.0\"?>\n<!DOCTYPE target SYSTEM \"gdb-target.dtd\">\n\
              <target version=\"1.0\">\n<architecture>{architecture}</architecture>\n\
@@ -377,6 +379,7 @@ fn system(long: bool) -> Feature {
     ]);
     entries.push(entry(Register::Offset, "ip_offset", bits, pointer));
     entries.push(entry(Register::Cpl, "cpl", 8, "uint8"));
+    entries.push(entry(Register::CodeBits, "code_bits", 8, "uint8"));
     for entry in &mut entries {
         entry.group = SYSTEM_GROUP;
     }
@@ -395,7 +398,7 @@ mod tests {
     #[test]
     fn names_are_unique_and_numbers_follow_the_order() {
         for long in [false, true] {
-            let layout = Layout::of(long);
+            let layout = Layout::of(long, 32);
             let mut names: Vec<&str> = layout.entries.iter().map(|e| e.name.as_str()).collect();
             names.sort_unstable();
             let count = names.len();
@@ -411,18 +414,25 @@ mod tests {
 
     #[test]
     fn the_core_feature_is_numbered_as_gdb_does() {
-        let long = Layout::of(true);
+        let long = Layout::of(true, 64);
         let number =
             |layout: &Layout, name: &str| layout.entries.iter().position(|e| e.name == name);
         assert_eq!(number(long, "rip"), Some(16));
         assert_eq!(number(long, "st0"), Some(24));
         assert_eq!(number(long, "xmm0"), Some(40));
         assert_eq!(number(long, "mxcsr"), Some(56));
-        let legacy = Layout::of(false);
+        let legacy = Layout::of(false, 32);
         assert_eq!(number(legacy, "esp"), Some(4));
         assert_eq!(number(legacy, "eip"), Some(8));
         assert_eq!(number(legacy, "st0"), Some(16));
         assert_eq!(number(legacy, "xmm0"), Some(32));
         assert_eq!(number(legacy, "efer"), None);
+    }
+
+    #[test]
+    fn without_long_mode_16_bit_code_is_announced() {
+        assert!(Layout::of(false, 16).xml.contains("<architecture>i8086<"));
+        assert!(Layout::of(false, 32).xml.contains("<architecture>i386<"));
+        assert!(Layout::of(true, 16).xml.contains("<architecture>i386:x86-64<"));
     }
 }

@@ -293,16 +293,5 @@ fn shortened(contents: Vec<u8>) -> Vec<u8> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::shortened;
-
-    #[test]
-    fn long_reads_are_cut() {
-        let cut = |text: &str| String::from_utf8(shortened(text.into())).expect("it was text");
-        assert_eq!(cut("m1000,10"), "m1000,10");
-        assert_eq!(cut("m1000,ffffffff"), "m1000,1ff0");
-        assert_eq!(cut("m1000,ffffffffffffffffff"), "m1000,1ff0");
-        assert_eq!(cut("m1000,xyz"), "m1000,xyz");
-        assert_eq!(cut("m1000"), "m1000");
-    }
-}
+#[path = "session_tests.rs"]
+mod tests;

@@ -103,7 +103,7 @@ pub(crate) struct Stub<'t, T: DebugTarget> {
 
 impl<'t, T: DebugTarget> Stub<'t, T> {
     pub(crate) fn new(target: &'t mut T) -> Self {
-        let layout = Layout::of(target.has_long_mode());
+        let layout = Layout::of(target.has_long_mode(), target.registers().code_bits());
         Self {
             target,
             layout,

@@ -43,6 +43,7 @@ pub(super) fn read(machine: &Machine, register: Register) -> u128 {
         Register::Efer => sys.efer.into(),
         Register::KernelGsBase => sys.kernel_gs_base.into(),
         Register::Cpl => vcpu.cpl.into(),
+        Register::CodeBits => machine.registers().code_bits().into(),
         Register::Table(table) => match table {
             Table::GdtBase => vcpu.gdtr.base.into(),
             Table::GdtLimit => vcpu.gdtr.limit.into(),
@@ -137,6 +138,7 @@ pub(super) fn write(
             require(wide <= 3)?;
             vcpu.cpl = wide as u8;
         }
+        Register::CodeBits => return Err(DebugError::BadValue),
     }
     let core = machine.accel.core_mut();
     core.mode_changed();

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use fastrand::Rng;
 
 use crate::process::{self, Finished};
@@ -95,13 +95,11 @@ pub(super) fn attack(seed: u64, directory: &Path) -> Result<()> {
         drop(attacker.join());
         finished
     })?;
-    ensure!(
-        finished.code()? == exit::INSTRUCTION_LIMIT,
-        "the machine ends with {:?}:\n{}",
-        finished.status,
-        finished.stderr
-    );
-    let state = State::find(&finished.stderr).context("no state is printed")?;
+    let (status, stderr) = (finished.code()?, &finished.stderr);
+    ensure!(status == exit::INSTRUCTION_LIMIT, "exit status {status}; stderr:\n{stderr}");
+    // A panic on another thread than the first may leave the exit status alone.
+    ensure!(!stderr.contains("panicked at"), "{stderr}");
+    let state = State::find(stderr)?;
     ensure!(state == *undisturbed()?, "the guest is not what it is without debuggers: {state:?}");
     Ok(())
 }
@@ -110,8 +108,8 @@ pub(super) fn attack(seed: u64, directory: &Path) -> Result<()> {
 fn undisturbed() -> Result<&'static State> {
     static STATE: OnceLock<Result<State, String>> = OnceLock::new();
     let found = STATE.get_or_init(|| {
-        let finished = run(None).map_err(|error| format!("{error:#}"))?;
-        State::find(&finished.stderr).ok_or("no state is printed".into())
+        let found = run(None).and_then(|finished| State::find(&finished.stderr));
+        found.map_err(|error| format!("{error:#}"))
     });
     found.as_ref().map_err(|error| anyhow::anyhow!("{error}"))
 }

@@ -1,6 +1,7 @@
 //! Fuzzing Brolga. From outside: hostile input through the binary, where a panic, a fault of the
 //! host and a hang all show. From inside ([`programs`]): two engines that must agree.
 
+mod debugger;
 mod loaders;
 pub mod programs;
 mod roms;
@@ -32,6 +33,8 @@ pub enum Target {
     Loaders,
     /// Random programs on two engines that must agree.
     Programs,
+    /// Debuggers that send anything and hang up at any byte: the server for GDB's protocol.
+    Debuggers,
 }
 
 /// Which cases: `count` of them, each from its own seed. The same seed is the same case.
@@ -58,6 +61,7 @@ impl Target {
 
     fn run_case(self, binary: &Path, directory: &Path, seed: u64) -> Result<()> {
         let input = match self {
+            Self::Debuggers => return debugger::attack(seed, directory),
             Self::Roms => roms::generate(seed),
             Self::Loaders => loaders::generate(seed),
             Self::Programs => unreachable!("programs are no input of the binary"),

@@ -31,11 +31,10 @@ pub(super) fn walk(machine: &mut Machine, arguments: &[&str]) -> Answer {
             let flag = |on, letter| if on { letter } else { '-' };
             writeln!(
                 text,
-                "{at:#x} -> {}: {} KiB page, {}{}{}{}{}",
+                "{at:#x} -> {}: {} KiB page, {}{}{}{}",
                 found.phys,
                 1_u64 << (u32::from(found.page_bits) - 10),
                 flag(found.readable, 'r'),
-                flag(found.writable_now, 'w'),
                 flag(found.executable, 'x'),
                 flag(found.user, 'u'),
                 flag(found.global, 'g'),

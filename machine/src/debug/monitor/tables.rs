@@ -240,7 +240,7 @@ pub(super) fn group(machine: &Machine, name: &str) -> Option<String> {
         "msr" => return Some(msrs(machine)),
         _ => return None,
     };
-    let layout = Layout::of(machine.has_long_mode());
+    let layout = Layout::of(machine.has_long_mode(), machine.registers().code_bits());
     let chosen = layout.entries.iter().filter(|entry| belongs(entry.register));
     Some(chosen.fold(String::new(), |mut text, entry| {
         let value = machine.read_register(entry.register);
