@@ -1,7 +1,6 @@
 //! Real debuggers, driven by scripts against a machine that waits for them.
 
 use std::ffi::OsString;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -10,7 +9,6 @@ use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 use wait_timeout::ChildExt;
 
-use crate::process::Finished;
 use crate::suite::Skip;
 use crate::{binary, process};
 
@@ -47,19 +45,43 @@ impl Debugger {
         }
     }
 
-    /// Runs `script`, a command a line, and returns what was printed.
-    fn run(self, directory: &Path, script: &str) -> Result<String> {
-        let file = directory.join("script");
-        std::fs::write(&file, script)?;
-        let mut command = Command::new(self.program());
+    /// Connects to a machine's socket and executes `script`, a command a line; what was printed.
+    pub fn attach(self, socket: &Path, script: &str) -> Result<Output> {
+        let directory = tempfile::tempdir()?;
+        let file = directory.path().join("script");
+        let socket = socket.display();
+        let connect = match self {
+            Debugger::Gdb => format!("{GDB_PRELUDE}target remote {socket}\n"),
+            Debugger::Lldb => format!("process connect unix-connect://{socket}\n"),
+        };
+        std::fs::write(&file, connect + script)?;
+        // What is printed to either stream stays in order.
+        let mut command = Command::new("sh");
+        command.args(["-c", "exec \"$0\" \"$@\" 2>&1", self.program()]);
         match self {
             Debugger::Gdb => command.args(["-nx", "-batch", "-x"]).arg(&file),
             Debugger::Lldb => command.args(["--no-lldbinit", "--batch", "--source"]).arg(&file),
         };
-        let Finished { stdout, stderr, .. } = process::run(&mut command, SCRIPT_LIMIT)?;
-        Ok(stdout + &stderr)
+        Ok(Output(process::run(&mut command, SCRIPT_LIMIT)?.stdout))
     }
 }
+
+/// No questions; and `try`, before a command that may fail without an end to the script.
+const GDB_PRELUDE: &str = "set pagination off
+set confirm off
+set width 0
+python
+class Try(gdb.Command):
+    def __init__(self):
+        super().__init__('try', gdb.COMMAND_USER)
+    def invoke(self, argument, from_tty):
+        try:
+            gdb.execute(argument)
+        except gdb.error as error:
+            print(error)
+Try()
+end
+";
 
 /// A running machine with a door for debuggers.
 pub struct Debuggee {
@@ -126,17 +148,12 @@ impl Debuggee {
 
     /// Lets GDB connect and execute a script; returns what was printed.
     pub fn gdb(&self, script: &str) -> Result<Output> {
-        let mut text = String::from("set pagination off\nset confirm off\nset width 0\n");
-        writeln!(text, "target remote {}", self.socket().display())?;
-        text.push_str(script);
-        Ok(Output(Debugger::Gdb.run(self.directory.path(), &text)?))
+        Debugger::Gdb.attach(&self.socket(), script)
     }
 
     /// Lets LLDB connect and execute a script; returns what was printed.
     pub fn lldb(&self, script: &str) -> Result<Output> {
-        let socket = self.socket();
-        let text = format!("process connect unix-connect://{}\n{script}", socket.display());
-        Ok(Output(Debugger::Lldb.run(self.directory.path(), &text)?))
+        Debugger::Lldb.attach(&self.socket(), script)
     }
 
     /// Waits for the machine to end by itself; its exit status.

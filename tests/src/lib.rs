@@ -16,5 +16,6 @@ pub mod recorder;
 pub mod shell;
 pub mod state;
 pub mod suite;
+pub mod symbols;
 pub mod table;
 pub mod vmm;

@@ -26,6 +26,9 @@ pub(crate) struct DebugState {
     pub(super) wishes: Wishes,
     /// How the run has ended.
     pub(super) end: Option<End>,
+    /// The count of instructions at which the debugger was told of a breakpoint that it does not
+    /// know, and will not step over.
+    told_of_breakpoint: Option<u64>,
     /// The count of instructions at which the debugger was told that the machine is about to die.
     told_of_death: Option<u64>,
 }
@@ -64,6 +67,9 @@ impl Machine {
         let stopped = match how {
             Resume::Continue => {
                 self.ask_for_stops(requests);
+                if self.debug.told_of_breakpoint == Some(self.retired()) {
+                    self.accel.core_mut().pass_breakpoint();
+                }
                 self.run_up_to(self.debug.wishes.goto, requests, interrupted)
             }
             Resume::Step => self.step(requests, interrupted),
@@ -164,14 +170,17 @@ impl Machine {
         Stopped::Ended(status)
     }
 
-    fn tell(&self, hit: Hit, requests: &Requests) -> Stopped {
+    fn tell(&mut self, hit: Hit, requests: &Requests) -> Stopped {
         let direction =
             |write, out: &'static str, into: &'static str| if write { out } else { into };
         Stopped::Noticed(match hit {
             Hit::Breakpoint { at } if requests.breakpoints.contains(&at) => {
                 return Stopped::Breakpoint(at);
             }
-            Hit::Breakpoint { at } => format!("breakpoint by physical address, at {at:#x}"),
+            Hit::Breakpoint { at } => {
+                self.debug.told_of_breakpoint = Some(self.retired());
+                format!("breakpoint by physical address, at {at:#x}")
+            }
             Hit::Watchpoint { at, kind, .. } => {
                 return Stopped::Watchpoint { at, kind: watch_kind(kind) };
             }

@@ -2,12 +2,14 @@
 
 mod boot;
 mod engine;
+mod gdb;
 mod memory;
 mod stats;
 pub mod suite;
 mod times;
 
 pub use boot::interpreter_boot;
+pub use gdb::gdb;
 pub use stats::Stats;
 
 /// The middle value; of an even number, the mean of the two in the middle.

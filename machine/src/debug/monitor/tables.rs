@@ -41,7 +41,7 @@ pub(super) fn gdt(machine: &mut Machine, _: &[&str]) -> Answer {
 
 pub(super) fn ldt(machine: &mut Machine, _: &[&str]) -> Answer {
     let ldtr = machine.core().vcpu.ldtr;
-    if ldtr.has(attr::UNUSABLE) {
+    if ldtr.has(attr::UNUSABLE) || ldtr.selector & !3 == 0 {
         return Ok("LDTR is null\n".into());
     }
     segments(machine, ldtr.base, ldtr.limit, 4)

@@ -52,6 +52,15 @@ enum Bench {
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
         rounds: u32,
     },
+    /// What a debugger costs that has nothing to do
+    Gdb {
+        /// How many runs of each
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+        /// Brolga's engine
+        #[arg(long, default_value = "jit")]
+        accel: String,
+    },
     /// Run workloads in Debian guests by Brolga's engines, by QEMU's TCG and natively
     Suite {
         /// Brolga's engines
@@ -87,6 +96,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Test => return test::run(),
         Task::Guests { refresh } => println!("{}", guests::fetch(refresh)?),
         Task::Bench(Bench::Interp { rounds }) => println!("{}", bench::interpreter_boot(rounds)?),
+        Task::Bench(Bench::Gdb { rounds, accel }) => println!("{}", bench::gdb(rounds, &accel)?),
         Task::Bench(Bench::Suite { accel, rows, rounds, by, json }) => {
             let options = suite::Options { accels: accel, rows, rounds, clock: by };
             let (results, outcome) = suite::run(&options)?;
