@@ -68,9 +68,22 @@ fn run_alone(target: &mut impl DebugTarget, door: &mut Door) -> Option<Peer> {
     }
 }
 
-/// A session with a debugger that has just come.
+/// A session with a debugger that has just come, up to its end or the machine's.
 fn attend(target: &mut impl DebugTarget, door: &mut Door, mut peer: Peer) -> Parting {
     let mut session = Session::new(target);
+    let parting = converse(&mut session, door, &mut peer);
+    if session.has_killed() {
+        session.target().kill();
+        return Parting::Ended;
+    }
+    parting
+}
+
+fn converse<T: DebugTarget>(
+    session: &mut Session<'_, T>,
+    door: &mut Door,
+    peer: &mut Peer,
+) -> Parting {
     loop {
         match session.phase() {
             Phase::Running => session.run(&mut || door.has_event()),

@@ -154,6 +154,11 @@ impl<'t, T: DebugTarget> Session<'t, T> {
         self.report(reason);
     }
 
+    /// Whether the debugger wants the machine to be gone with it.
+    pub(crate) fn has_killed(&self) -> bool {
+        self.stub.killed
+    }
+
     /// The machine has come to its end while it stood: the debugger is not waiting for anything.
     pub(crate) fn end(&mut self) {
         self.phase = Phase::Ended;

@@ -206,6 +206,14 @@ fn debuggers_detach_and_kill() {
     let mut fake = Fake::new();
     let mut session = Session::new(&mut fake);
     ask(&mut session, "k");
-    assert_eq!(session.phase(), Phase::Ended);
-    assert_eq!(fake.end, Some(0));
+    assert!(session.phase() == Phase::Ended && session.has_killed());
+    // Who can run it again only stops it.
+    let mut fake = Fake::new();
+    let mut session = Session::new(&mut fake);
+    for packet in ["!", "vKill;1"] {
+        assert_eq!(ask(&mut session, packet), "OK");
+    }
+    assert!(session.phase() == Phase::Standing && session.has_killed());
+    assert_eq!(ask(&mut session, "vRun;"), "T05thread:01;");
+    assert!(!session.has_killed());
 }

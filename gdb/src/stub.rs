@@ -94,6 +94,10 @@ pub(crate) struct Stub<'t, T: DebugTarget> {
     pub(crate) layout: &'static Layout,
     /// Addresses of memory are physical.
     pub(crate) physical: bool,
+    /// The debugger can run again what it has killed.
+    extended: bool,
+    /// It has killed the machine, and not yet run it again.
+    pub(crate) killed: bool,
     /// What the next run is to do.
     pub(crate) action: Resume,
     pub(crate) software: BTreeSet<u64>,
@@ -108,6 +112,8 @@ impl<'t, T: DebugTarget> Stub<'t, T> {
             target,
             layout,
             physical: false,
+            extended: false,
+            killed: false,
             action: Resume::Continue,
             software: BTreeSet::new(),
             hardware: BTreeSet::new(),
@@ -450,6 +456,7 @@ impl<T: DebugTarget> MonitorCmd for Stub<'_, T> {
 impl<T: DebugTarget> ExtendedMode for Stub<'_, T> {
     fn run(&mut self, _: Option<&[u8]>, _: Args<'_, '_>) -> TargetResult<Pid, Self> {
         self.target.restart().map_err(errno)?;
+        self.killed = false;
         Ok(MACHINE)
     }
 
@@ -463,8 +470,13 @@ impl<T: DebugTarget> ExtendedMode for Stub<'_, T> {
     }
 
     fn kill(&mut self, _: Option<Pid>) -> TargetResult<ShouldTerminate, Self> {
-        self.target.kill();
-        Ok(ShouldTerminate::Yes)
+        self.killed = true;
+        Ok(if self.extended { ShouldTerminate::No } else { ShouldTerminate::Yes })
+    }
+
+    fn on_start(&mut self) -> Result<(), Infallible> {
+        self.extended = true;
+        Ok(())
     }
 
     fn restart(&mut self) -> Result<(), Infallible> {

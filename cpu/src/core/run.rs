@@ -604,6 +604,9 @@ impl Core {
     fn decode_up_to_breakpoint(&self, code: &[u8], mode: Mode, phys: GuestPhys) -> Decoded<Core> {
         let decoded = decode::<Core>(code, mode, &self.model, usize::MAX);
         let Decoded::Block(block) = &decoded else { return decoded };
+        if self.stops.armed_in(phys.page_number()).is_empty() {
+            return decoded;
+        }
         let ops = block.ops.iter().skip(1);
         let before = ops
             .take_while(|op| !self.stops.is_armed(GuestPhys(phys.0 + u64::from(op.insn.at))))
