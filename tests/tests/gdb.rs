@@ -500,7 +500,7 @@ detach
 target extended-remote {}
 set remote exec-file guest
 stepi
-run
+starti
 printf \"run %#lx\\n\", $pc
 stepi
 kill
