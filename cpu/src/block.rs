@@ -249,8 +249,11 @@ impl<B: Backend> BlockCache<B> {
         }
     }
 
-    /// What new blocks of a page have.
+    /// What new blocks of a page have; none has any where everything is translated at once.
     fn patience_in(&self, page: u64) -> u32 {
+        if self.patience == 0 {
+            return 0;
+        }
         let restless = self.restless.get(&page).map_or(0, |times| (1 << times) - 1);
         self.patience.max(restless)
     }
@@ -449,6 +452,9 @@ mod tests {
         assert_eq!(patience(&mut cache), 65535, "another page");
         cache.translation_lost(1, false);
         assert_eq!(patience(&mut cache), 2);
+        let mut at_once = BlockCache::new(1);
+        (0..5).for_each(|_| at_once.translation_lost(1, true));
+        assert_eq!(patience(&mut at_once), 0);
     }
 
     #[test]
