@@ -89,7 +89,23 @@ fn ask(session: &mut Session<'_, Fake>, packet: &str) -> String {
 fn contents(session: &mut Session<'_, Fake>) -> String {
     let output = String::from_utf8_lossy(&session.take_output()).into_owned();
     let packets = output.split('$').skip(1).filter_map(|packet| packet.split('#').next());
-    packets.collect::<Vec<_>>().join(" ")
+    packets.map(expanded).collect::<Vec<_>>().join(" ")
+}
+
+/// Run-length encoding undone: `0*"` stands for `0000` (GDB manual, E.1).
+fn expanded(packet: &str) -> String {
+    let mut plain = String::new();
+    let mut characters = packet.chars();
+    while let Some(character) = characters.next() {
+        if character == '*' {
+            let count = characters.next().map_or(0, |count| count as usize - 29);
+            let last = plain.chars().last().unwrap_or_default();
+            plain.extend(std::iter::repeat_n(last, count));
+        } else {
+            plain.push(character);
+        }
+    }
+    plain
 }
 
 fn run(session: &mut Session<'_, Fake>, stops: Vec<Stopped>) -> String {
@@ -150,7 +166,7 @@ fn stops_are_asked_for_and_told() {
     assert_eq!(run(&mut session, vec![Stopped::Done]), "T05thread:01;");
     ask(&mut session, "vCont;c");
     let watched = Stopped::Watchpoint { at: 0x304, kind: WatchKind::Access };
-    assert_eq!(run(&mut session, vec![watched]), "T05thread:01;awatch:304;");
+    assert_eq!(run(&mut session, vec![watched]), "T05thread:01;awatch:0304;");
     ask(&mut session, "vCont;c");
     assert_eq!(run(&mut session, vec![Stopped::Said("x".into())]), "O780a");
     assert_eq!(session.phase(), Phase::Running, "it was only told");

@@ -14,8 +14,11 @@ use libtest_mimic::Trial;
 
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// Something to try with an engine.
+type Test = fn(&Engine) -> Result<()>;
+
 /// What is tried with each engine.
-const TESTS: &[(&str, fn(&Engine) -> Result<()>)] = &[
+const TESTS: &[(&str, Test)] = &[
     ("from_reset_through_all_modes", from_reset_through_all_modes),
     ("steps_follow_faults_and_repetitions", steps),
     ("range_steps_end_behind_the_range", range_steps),
