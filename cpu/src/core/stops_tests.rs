@@ -144,7 +144,7 @@ fn every_iteration_of_a_repetition_is_watched() {
 }
 
 #[test]
-fn vectors_ports_and_control_registers_stop() {
+fn vectors_ports_registers_and_control_registers_stop() {
     let mut b = Bench::protected();
     let plan = StopPlan { vectors: [1 << 6, 0, 0, 0], ..StopPlan::default() };
     b.core().set_stops(plan);
@@ -157,6 +157,13 @@ fn vectors_ports_and_control_registers_stop() {
     b.core().set_stops(StopPlan { ports: vec![0x80..=0x80], ..StopPlan::default() });
     assert_eq!(b.run(&[0xe6, 0x7f, 0xe6, 0x80, 0x90], 3), Stop::Debugger); // out 7fh; out 80h
     assert_eq!(b.ip(), CODE + 4);
+
+    let mut b = Bench::protected();
+    b.core().set_stops(StopPlan { mmio: vec![0xfee0_0020..=0xfee0_0023], ..StopPlan::default() });
+    // mov eax, [fee00000h]; mov al, [fee00023h]; nop
+    let code = [0xa1, 0x00, 0x00, 0xe0, 0xfe, 0xa0, 0x23, 0x00, 0xe0, 0xfe, 0x90];
+    assert_eq!(b.run(&code, 3), Stop::Debugger);
+    assert_eq!(b.ip(), CODE + 10);
 
     let mut b = Bench::protected();
     b.core().set_stops(StopPlan { controls: 1 << 3, ..StopPlan::default() });
