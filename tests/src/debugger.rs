@@ -113,7 +113,8 @@ impl Debuggee {
         let child = command.spawn().with_context(|| format!("starting {command:?}"))?;
         let debuggee = Self { directory, child };
         let end = Instant::now() + DOOR_LIMIT;
-        while !debuggee.socket().exists() {
+        // The socket is there a moment before anybody listens at it.
+        while !debuggee.log().contains("debuggers come in at") {
             ensure!(Instant::now() < end, "no door opens: {}", debuggee.log());
             std::thread::sleep(Duration::from_millis(20));
         }

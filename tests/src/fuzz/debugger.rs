@@ -126,12 +126,16 @@ fn run(door: Option<&Path>) -> Result<Finished> {
 
 /// Connects again and again until the machine is gone, the last time to let it run to its end.
 fn molest(rng: &mut Rng, door: &Path) {
+    // The socket is there a moment before anybody listens at it.
     let deadline = Instant::now() + HANG;
-    while !door.exists() && Instant::now() < deadline {
+    let mut first = UnixStream::connect(door);
+    while first.is_err() && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(5));
+        first = UnixStream::connect(door);
     }
-    for _ in 0..rng.usize(1..=CONNECTIONS) {
-        let Ok(mut stream) = UnixStream::connect(door) else { return };
+    let others = std::iter::repeat_with(|| UnixStream::connect(door));
+    for stream in std::iter::once(first).chain(others).take(rng.usize(1..=CONNECTIONS)) {
+        let Ok(mut stream) = stream else { return };
         let traffic = traffic(rng);
         let end = if rng.bool() { rng.usize(..=traffic.len()) } else { traffic.len() };
         // A machine that has hung up is what was to be seen.
