@@ -188,7 +188,9 @@ fn expanded(text: &str) -> String {
 mod tests {
     #[test]
     fn repetitions_are_written_out() {
-        assert_eq!(super::expanded("0*\"1"), "00001");
+        // The example of GDB's manual, E.1: a space stands for three more.
+        assert_eq!(super::expanded("0* 1"), "00001");
+        assert_eq!(super::expanded("0*\"1"), "0000001");
         assert_eq!(super::expanded("f0ff"), "f0ff");
     }
 }
