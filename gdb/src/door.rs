@@ -6,14 +6,17 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Pieces that may wait to be looked at before a debugger is made to wait.
 const WAITING: usize = 64;
 /// The size of a piece.
 const PIECE_BYTES: usize = 4096;
+/// How long one that comes waits for one that may be leaving.
+const GRACE: Duration = Duration::from_millis(500);
 /// How long a debugger may leave an answer unread.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -115,6 +118,8 @@ pub type Bell = Box<dyn Fn() + Send + Sync>;
 struct Porter {
     events: SyncSender<Event>,
     bell: std::sync::Arc<Bell>,
+    /// Those who have come and not left.
+    present: std::sync::Arc<AtomicUsize>,
 }
 
 impl Porter {
@@ -125,8 +130,19 @@ impl Porter {
         told
     }
 
-    /// A debugger has come: tells so, and of what it sends until it leaves.
-    fn welcome(&self, number: u64, mut input: impl Read, output: Box<dyn Output>) {
+    /// A debugger has come: tells so, and of what it sends until it leaves. Each has a thread of its
+    /// own: what one says in leaving must be told before the next one comes.
+    fn welcome(&self, number: u64, input: impl Read, output: Box<dyn Output>) {
+        let since = Instant::now();
+        while self.present.load(Ordering::SeqCst) > 0 && since.elapsed() < GRACE {
+            thread::sleep(Duration::from_millis(2));
+        }
+        self.present.fetch_add(1, Ordering::SeqCst);
+        self.listen(number, input, output);
+        self.present.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn listen(&self, number: u64, mut input: impl Read, output: Box<dyn Output>) {
         if !self.tell(Event::Came(Peer { number, output })) {
             return;
         }
@@ -169,7 +185,11 @@ impl Door {
     /// Opens a door. `bell` is rung, on another thread, when something has happened.
     pub fn open(address: &Address, bell: Bell) -> io::Result<Door> {
         let (sender, events) = sync_channel(WAITING);
-        let porter = Porter { events: sender, bell: std::sync::Arc::new(bell) };
+        let porter = Porter {
+            events: sender,
+            bell: std::sync::Arc::new(bell),
+            present: std::sync::Arc::default(),
+        };
         let mut door =
             Door { events, seen: None, name: String::new(), public: false, socket: None };
         match address {
@@ -295,6 +315,25 @@ mod tests {
         assert!(!door.is_public() && door.to_string().starts_with("127.0.0.1:"));
         let everywhere = Address::Tcp { host: Some("0.0.0.0".into()), port: 0 };
         assert!(Door::open(&everywhere, bell())?.is_public());
+        Ok(())
+    }
+
+    #[test]
+    fn one_has_left_before_the_next_comes() -> io::Result<()> {
+        let mut door = Door::open(&Address::Tcp { host: None, port: 0 }, Box::new(|| {}))?;
+        for n in 0..20 {
+            drop(TcpStream::connect(door.to_string())?);
+            let came = door.next(Duration::from_secs(10));
+            assert!(matches!(&came, Some(Event::Came(peer)) if peer.number == 2 * n));
+            let _next = TcpStream::connect(door.to_string())?;
+            let left = door.next(Duration::from_secs(10));
+            assert!(matches!(left, Some(Event::Left(number)) if number == 2 * n));
+            let came = door.next(Duration::from_secs(10));
+            assert!(matches!(&came, Some(Event::Came(peer)) if peer.number == 2 * n + 1));
+            drop(came);
+            let left = door.next(Duration::from_secs(10));
+            assert!(matches!(left, Some(Event::Left(number)) if number == 2 * n + 1));
+        }
         Ok(())
     }
 }
