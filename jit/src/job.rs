@@ -28,6 +28,7 @@ pub(crate) struct Job {
     /// One for each of [`Plan::interpreted`].
     pub(crate) numbers: Vec<u32>,
     pub(crate) sites: Vec<u32>,
+    pub(crate) sites_for_all: bool,
     pub(crate) restless: Restless,
     /// Offsets in the page that the debugger had breakpoints at.
     pub(crate) excluded: Vec<u16>,
@@ -48,6 +49,7 @@ impl Job {
             first_cell: self.first_cell,
             jump_bits: JUMP_BITS,
             sites: &self.sites,
+            sites_for_all: self.sites_for_all,
             restless: &self.restless,
             numbers: &self.numbers,
             wants_text: self.wants_text,

@@ -49,6 +49,11 @@ impl SitePool {
         self.free.extend(sites);
     }
 
+    /// Whether there are enough of them for accesses outside loops.
+    pub(crate) fn has_plenty(&self) -> bool {
+        self.free.len() > SITES / 2
+    }
+
     /// What has been found out about a page's instructions.
     pub(crate) fn restless(&self, page: u64) -> &Restless {
         self.restless.get(&page).unwrap_or(&self.none)

@@ -192,6 +192,7 @@ fn host_code(compiler: &mut Compiler, emit: Emit) -> String {
         first_cell: 0,
         jump_bits: JUMP_BITS,
         sites: &[],
+        sites_for_all: false,
         restless: &Restless::default(),
         numbers: &numbers,
         wants_text: false,

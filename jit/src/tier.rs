@@ -190,6 +190,7 @@ impl Jit {
         })?;
         Some(Job {
             numbers: self.interpreted.take(plan.interpreted()),
+            sites_for_all: self.sites.has_plenty(),
             sites: self.sites.take(),
             restless: self.sites.restless(place.page_number()).clone(),
             excluded,
@@ -327,6 +328,16 @@ impl Jit {
         self.regions[id as usize] = Some(region);
         self.by_place.insert((place, mode), id);
         self.by_page.entry(place.page_number()).or_default().push(id);
+    }
+
+    /// Whether a place is in the middle of a block of a region: where a slice or a fault has ended,
+    /// say. What begins there needs no loops of its own.
+    fn is_inside(&self, (place, mode): (GuestPhys, Mode)) -> bool {
+        let at = place.page_offset() as u16;
+        let ids = self.by_page.get(&place.page_number()).into_iter().flatten();
+        let mut regions = ids.filter_map(|id| self.regions[*id as usize].as_ref());
+        let around = |(start, end): &(u16, u16)| *start < at && at < *end;
+        regions.any(|region| region.mode == mode && region.pieces.iter().any(around))
     }
 
     /// Has regions translated again whose sites do not pay, without those.
@@ -509,7 +520,9 @@ impl Tier for Jit {
             }
             let all = self.translates_all();
             let base = place.page_base().0;
-            let warm = |at: u16| all || blocks.is_warm(GuestPhys(base + u64::from(at)), mode);
+            let alone = self.is_inside(name);
+            let warm =
+                |at: u16| !alone && (all || blocks.is_warm(GuestPhys(base + u64::from(at)), mode));
             let Some(job) = self.job(core, name, at, &warm) else { return Handed::Never };
             otherwise = self.start(core, job);
         }

@@ -135,6 +135,7 @@ impl Translator<'_> {
                 }
                 self.produced_flag(&p, base)
             }
+            State::If { c, then, otherwise: FlagsId::IN_VCPU } => self.flag_if(c, then, even(cc)),
             State::If { c, then, otherwise } => {
                 let even = even(cc);
                 let c = self.condition(c);
@@ -524,6 +525,26 @@ impl Translator<'_> {
         if has_b {
             store(parts.b, offset::FLAGS_B);
         }
+    }
+
+    /// A condition on `then` if `c`, and otherwise on the flags in the vCPU: rarely, and by a call.
+    fn flag_if(&mut self, c: Node, then: FlagsId, cc: Cond) -> Value {
+        let c = self.condition(c);
+        let (known, unknown) = (self.f.create_block(), self.cold_block());
+        let on = self.f.create_block();
+        let result = self.f.append_block_param(on, types::I8);
+        self.f.ins().brif(c, known, &[], unknown, &[]);
+        for (block, flags) in [(known, then), (unknown, FlagsId::IN_VCPU)] {
+            self.f.seal_block(block);
+            self.f.switch_to_block(block);
+            let mark = self.mark();
+            let flag = self.flag(flags, cc);
+            self.forget_since(mark);
+            self.f.ins().jump(on, &[flag.into()]);
+        }
+        self.f.seal_block(on);
+        self.f.switch_to_block(on);
+        result
     }
 
     /// Stores flags if `c`; otherwise those in the vCPU are the right ones.

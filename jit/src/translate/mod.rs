@@ -70,6 +70,8 @@ pub(crate) struct Request<'a> {
     pub(crate) jump_bits: u32,
     /// Sites that the region may use, and instructions (by their offsets in the page) not to have any.
     pub(crate) sites: &'a [u32],
+    /// Accesses outside loops are to have some too.
+    pub(crate) sites_for_all: bool,
     pub(crate) restless: &'a Restless,
     /// The numbers under which the interpreter executes instructions of the region, one for each.
     pub(crate) numbers: &'a [u32],
@@ -383,7 +385,7 @@ impl<'a> Translator<'a> {
         for (n, (op, effects)) in decoded.ops.iter().zip(&block.insns).enumerate() {
             self.insn_at = self.block_at + i64::from(op.insn.at);
             self.f.set_srcloc(SourceLoc::new(u32::from(block.start + op.insn.at)));
-            self.wants_sites = (block.in_loop || sites::stays(&op.insn))
+            self.wants_sites = (block.in_loop || request.sites_for_all && sites::stays(&op.insn))
                 && !request.restless.contains(&(block.start + op.insn.at));
             let in_page = usize::from(brolga_mmu::PAGE_SIZE as u16 - block.start);
             if usize::from(op.insn.next) > in_page {
