@@ -27,6 +27,8 @@ use crate::translate::{Products, Reason};
 /// Most regions that wait for the background's threads: what is hot then will still be later, and
 /// each holds sites.
 const MAX_WAITING: usize = 32;
+/// After so many questions for a region, each some executions after the last, the vCPU makes it.
+const MAX_ASKED: u32 = 40;
 /// With a thread of its own, translation costs the vCPU little: this early it pays.
 const THRESHOLD_IN_BACKGROUND: u32 = 300;
 /// Most instructions of a region where everything is translated: hardly any of it is executed
@@ -127,6 +129,8 @@ pub struct Jit {
     background: Option<Background>,
     /// The places of jobs that the background has been given.
     awaited: HashSet<(GuestPhys, Mode), FxBuildHasher>,
+    /// How often the run loop has asked for those there are none of yet.
+    asked: HashMap<(GuestPhys, Mode), u32, FxBuildHasher>,
     /// Those of which no region can be made.
     impossible: HashSet<(GuestPhys, Mode), FxBuildHasher>,
     entrance: Entrance,
@@ -153,6 +157,7 @@ impl Jit {
             compiler: Compiler::new()?,
             background: background.map_err(JitError::Threads)?,
             awaited: HashSet::default(),
+            asked: HashMap::default(),
             impossible: HashSet::default(),
             entrance: Entrance::new(host_isa()?)?,
             dump: Dump::new(&config.dump)?,
@@ -212,8 +217,8 @@ impl Jit {
     }
 
     /// Makes the region of a job, or has it made.
-    fn start(&mut self, core: &mut Core, job: Job) -> Handed {
-        if let Some(background) = &self.background {
+    fn start(&mut self, core: &mut Core, job: Job, urgent: bool) -> Handed {
+        if let Some(background) = self.background.as_ref().filter(|_| !urgent) {
             self.awaited.insert(job.name());
             background.start(job);
             return Handed::Later;
@@ -235,6 +240,7 @@ impl Jit {
     fn finish(&mut self, core: &mut Core, (job, outcome): Finished) {
         let name = job.name();
         let there = self.by_place.get(&name).copied();
+        self.asked.remove(&name);
         let gone = job.flushes != self.stats.flushes
             || there.is_some() != job.again
             || !job.is_current(core);
@@ -330,14 +336,11 @@ impl Jit {
         self.by_page.entry(place.page_number()).or_default().push(id);
     }
 
-    /// Whether a place is in the middle of a block of a region: where a slice or a fault has ended,
-    /// say. What begins there needs no loops of its own.
-    fn is_inside(&self, (place, mode): (GuestPhys, Mode)) -> bool {
-        let at = place.page_offset() as u16;
-        let ids = self.by_page.get(&place.page_number()).into_iter().flatten();
-        let mut regions = ids.filter_map(|id| self.regions[*id as usize].as_ref());
-        let around = |(start, end): &(u16, u16)| *start < at && at < *end;
-        regions.any(|region| region.mode == mode && region.pieces.iter().any(around))
+    /// Whether the vCPU had better make a region itself: the threads have kept it waiting for long.
+    fn is_urgent(&mut self, name: (GuestPhys, Mode)) -> bool {
+        let asked = self.asked.entry(name).or_default();
+        *asked += 1;
+        *asked > MAX_ASKED
     }
 
     /// Has regions translated again whose sites do not pay, without those.
@@ -355,7 +358,7 @@ impl Jit {
                 continue;
             }
             if let Some(job) = self.job(core, name, linear, &|at| starts.contains(&at)) {
-                self.start(core, Job { again: true, ..job });
+                self.start(core, Job { again: true, ..job }, false);
             }
         }
     }
@@ -399,6 +402,7 @@ impl Jit {
         self.arena.reset();
         self.unlinked = None;
         self.awaited.clear();
+        self.asked.clear();
         self.impossible.clear();
     }
 
@@ -511,20 +515,20 @@ impl Tier for Jit {
         }
         let name = (place, mode);
         let mut otherwise = Handed::Later;
-        if !self.by_place.contains_key(&name) && !self.awaited.contains(&name) {
+        if !self.by_place.contains_key(&name) {
             if self.impossible.contains(&name) {
                 return Handed::Never;
             }
-            if self.awaited.len() >= MAX_WAITING {
+            let urgent = self.is_urgent(name);
+            let waits = self.awaited.contains(&name) || self.awaited.len() >= MAX_WAITING;
+            if waits && !urgent {
                 return Handed::Later;
             }
             let all = self.translates_all();
             let base = place.page_base().0;
-            let alone = self.is_inside(name);
-            let warm =
-                |at: u16| !alone && (all || blocks.is_warm(GuestPhys(base + u64::from(at)), mode));
+            let warm = |at: u16| all || blocks.is_warm(GuestPhys(base + u64::from(at)), mode);
             let Some(job) = self.job(core, name, at, &warm) else { return Handed::Never };
-            otherwise = self.start(core, job);
+            otherwise = self.start(core, job, urgent);
         }
         match self.by_place.get(&name) {
             Some(id) => {
