@@ -28,7 +28,7 @@ use crate::translate::{Products, Reason};
 /// each holds sites.
 const MAX_WAITING: usize = 32;
 /// After so many questions for a region, each some executions after the last, the vCPU makes it.
-const MAX_ASKED: u32 = 40;
+const MAX_ASKED: u32 = 300;
 /// With a thread of its own, translation costs the vCPU little: this early it pays.
 const THRESHOLD_IN_BACKGROUND: u32 = 300;
 /// Most instructions of a region where everything is translated: hardly any of it is executed
