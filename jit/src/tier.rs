@@ -347,10 +347,10 @@ impl Jit {
     #[cold]
     fn give_up_sites(&mut self, core: &mut Core) {
         for site in core.translated.sites.take_restless() {
-            let uses = |region: &Region| region.sites.iter().find(|used| used.0 == site).copied();
             let found = self.regions.iter().flatten().find_map(|region| {
+                let (_, at) = region.sites.iter().find(|used| used.0 == site)?;
                 let starts: Vec<u16> = region.pieces.iter().map(|(start, _)| *start).collect();
-                Some(((region.place, region.mode), region.linear, starts, uses(region)?.1))
+                Some(((region.place, region.mode), region.linear, starts, *at))
             });
             let Some((name, linear, starts, at)) = found else { continue };
             self.sites.note_restless(name.0.page_number(), at);
