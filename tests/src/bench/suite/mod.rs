@@ -42,6 +42,8 @@ pub struct Options {
     pub accels: Vec<String>,
     /// Names of rows or groups; all if there are none.
     pub rows: Vec<String>,
+    /// How many times the amount of work that a row has by itself.
+    pub work: u64,
     /// How often.
     pub rounds: u32,
     /// The clock that decides.
@@ -60,7 +62,8 @@ struct Machine {
 /// Runs the suite and says on standard error how far it is. When an engine fails, the results
 /// up to there are returned with its error.
 pub fn run(options: &Options) -> Result<(Results, Result<()>)> {
-    let (rows, machines) = prepare(select(&options.rows)?)?;
+    let rows = select(&options.rows)?.into_iter().map(|row| row.with_work(options.work));
+    let (rows, machines) = prepare(rows.collect())?;
     let accels = options.accels.iter().cloned().map(Engine::Brolga);
     let engines: Vec<_> = Engine::measure().into_iter().chain(accels).collect();
     let mut results = Results::new(&rows, engines, options.clock);

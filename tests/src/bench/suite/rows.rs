@@ -68,6 +68,11 @@ impl Row {
         Self { name, group, flavour, count: None }
     }
 
+    /// The row with `times` its work.
+    pub(super) fn with_work(self, times: u64) -> Self {
+        Self { count: self.count.map(|count| count * times), ..self }
+    }
+
     /// The name of the row in the program of the workloads.
     pub(super) fn workload(&self) -> &'static str {
         self.name.strip_suffix(SUFFIX_32).unwrap_or(self.name)

@@ -69,6 +69,10 @@ enum Bench {
         /// Rows or groups, separated by commas [default: all]
         #[arg(long, value_name = "NAMES", value_delimiter = ',')]
         rows: Vec<String>,
+        /// How many times the work of each row: 1 measures programs of a tenth of a second,
+        /// which an engine hardly knows before they end
+        #[arg(long, value_name = "TIMES", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
+        work: u64,
         /// How many boots of each guest by each engine
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
         rounds: u32,
@@ -97,8 +101,8 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Guests { refresh } => println!("{}", guests::fetch(refresh)?),
         Task::Bench(Bench::Interp { rounds }) => println!("{}", bench::interpreter_boot(rounds)?),
         Task::Bench(Bench::Gdb { rounds, accel }) => println!("{}", bench::gdb(rounds, &accel)?),
-        Task::Bench(Bench::Suite { accel, rows, rounds, by, json }) => {
-            let options = suite::Options { accels: accel, rows, rounds, clock: by };
+        Task::Bench(Bench::Suite { accel, rows, work, rounds, by, json }) => {
+            let options = suite::Options { accels: accel, rows, work, rounds, clock: by };
             let (results, outcome) = suite::run(&options)?;
             if json {
                 println!("{:#}", results.json())
