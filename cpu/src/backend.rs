@@ -109,6 +109,10 @@ pub trait Backend: Sized {
     fn flags(&mut self, op: FlagOp, w: Width, r: Self::V, a: Self::V, b: Self::V);
     /// As [`Backend::flags`], only if `c` holds; the old flags stay otherwise.
     fn flags_if(&mut self, c: Self::C, op: FlagOp, w: Width, r: Self::V, a: Self::V, b: Self::V);
+    /// Replaces the flags in `mask`, CF or OF or both, by those of `new`, which has no others.
+    fn replace_flags(&mut self, mask: u64, new: Self::V);
+    /// As [`Backend::replace_flags`], only if `c` holds.
+    fn replace_flags_if(&mut self, c: Self::C, mask: u64, new: Self::V);
     /// Evaluates a condition code on the current flags.
     fn cond(&mut self, cc: Cond) -> Self::C;
     /// The six status flags in their RFLAGS positions.

@@ -78,6 +78,36 @@ pub struct LazyFlags {
     /// Operand width.
     #[serde(with = "width_serde")]
     pub w: Width,
+    /// What has been replaced since.
+    pub replaced: Replaced,
+}
+
+/// CF and OF where an instruction has set them and left the other flags: rotates, BT, STC.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[repr(C)]
+pub struct Replaced {
+    /// Which of them, in their RFLAGS positions.
+    pub mask: u16,
+    /// What they are, in their RFLAGS positions; 0 for the others.
+    pub flags: u16,
+}
+
+impl Replaced {
+    /// Nothing.
+    pub const NONE: Replaced = Replaced { mask: 0, flags: 0 };
+
+    #[inline(always)]
+    fn has(self, flag: u64) -> bool {
+        if u64::from(self.mask) & flag == 0 {
+            return false;
+        }
+        std::hint::cold_path();
+        true
+    }
+
+    fn is(self, flag: u64) -> bool {
+        u64::from(self.flags) & flag != 0
+    }
 }
 
 /// Equal flags, however they were set: what a guest can tell.
@@ -103,7 +133,16 @@ impl LazyFlags {
     /// Flags as they stand in `rflags`.
     #[inline(always)]
     pub fn from_rflags(rflags: u64) -> LazyFlags {
-        LazyFlags { r: rflags & STATUS, a: 0, b: 0, op: FlagOp::Bits, w: Width::W64 }
+        let replaced = Replaced::NONE;
+        LazyFlags { r: rflags & STATUS, a: 0, b: 0, op: FlagOp::Bits, w: Width::W64, replaced }
+    }
+
+    /// Replaces the flags in `mask`, CF or OF or both, by those of `new`, which has no others.
+    #[inline(always)]
+    pub fn replace(&mut self, mask: u64, new: u64) {
+        debug_assert!(mask & !(CF | OF) == 0 && new & !mask == 0);
+        self.replaced.mask |= mask as u16;
+        self.replaced.flags = self.replaced.flags & !mask as u16 | new as u16;
     }
 
     #[inline(always)]
@@ -114,6 +153,15 @@ impl LazyFlags {
     /// Carry flag.
     #[inline(always)]
     pub fn cf(&self) -> bool {
+        if self.replaced.has(CF) {
+            return self.replaced.is(CF);
+        }
+        self.produced_cf()
+    }
+
+    /// CF as the operation set it.
+    #[inline(always)]
+    fn produced_cf(&self) -> bool {
         if self.op != FlagOp::Sub {
             // Most of what is asked follows a comparison: no table of jumps for that.
             std::hint::cold_path();
@@ -177,6 +225,9 @@ impl LazyFlags {
     /// one-bit rule applied to the result, as current processors do.
     #[inline(always)]
     pub fn of(&self) -> bool {
+        if self.replaced.has(OF) {
+            return self.replaced.is(OF);
+        }
         match self.op {
             FlagOp::Bits => self.r & OF != 0,
             FlagOp::Add => self.msb((self.a ^ self.r) & (self.b ^ self.r)),
@@ -184,7 +235,7 @@ impl LazyFlags {
             FlagOp::Logic | FlagOp::Sar => false,
             FlagOp::Inc => self.r == self.w.sign_bit(),
             FlagOp::Dec => self.r == self.w.sign_bit() - 1,
-            FlagOp::Shl => self.msb(self.r) != self.cf(),
+            FlagOp::Shl => self.msb(self.r) != self.produced_cf(),
             FlagOp::Shr => self.msb(self.r << 1 ^ self.r),
             FlagOp::Mul => self.b != 0,
         }
@@ -192,7 +243,7 @@ impl LazyFlags {
 
     /// The six flags in their RFLAGS positions.
     pub fn status(&self) -> u64 {
-        if self.op == FlagOp::Bits {
+        if self.op == FlagOp::Bits && self.replaced.mask == 0 {
             return self.r;
         }
         let bit = |on: bool, mask: u64| if on { mask } else { 0 };
@@ -235,6 +286,7 @@ impl LazyFlags {
     #[inline(always)]
     fn lt(&self) -> bool {
         match self.op {
+            _ if self.replaced.has(OF) => self.sf() != self.of(),
             FlagOp::Sub => self.msb(self.r ^ ((self.a ^ self.b) & (self.a ^ self.r))),
             FlagOp::Logic => self.msb(self.r),
             _ => self.sf() != self.of(),
@@ -285,8 +337,7 @@ mod tests {
                 for b in 0..=255u8 {
                     for carry in 0..2u8 {
                         let (r, want) = model(op, a, b, carry);
-                        let f =
-                            LazyFlags { r: r.into(), a: a.into(), b: b.into(), op, w: Width::W8 };
+                        let f = lazy(op, r.into(), a.into(), b.into());
                         assert_eq!(f.status(), want, "{op:?} {a:#x} {b:#x} {carry}");
                         let bits = LazyFlags::from_rflags(want);
                         for cc in COND {
@@ -294,6 +345,41 @@ mod tests {
                         }
                     }
                 }
+            }
+        }
+    }
+
+    fn lazy(op: FlagOp, r: u64, a: u64, b: u64) -> LazyFlags {
+        LazyFlags { r, a, b, op, w: Width::W8, replaced: Replaced::NONE }
+    }
+
+    #[test]
+    fn cf_and_of_can_be_replaced_under_any_operation() {
+        let values = [0, 1, 2, 0x7f, 0x80, 0xff];
+        let operands = values.into_iter().flat_map(|a| values.map(|b| (a, b)));
+        let new = [CF | OF, CF, OF, 0];
+        for (op, (a, b)) in
+            FlagOp::ALL.into_iter().flat_map(|op| operands.clone().map(move |o| (op, o)))
+        {
+            let before = match op {
+                FlagOp::Bits => LazyFlags::from_rflags(a << 7 | b),
+                FlagOp::Shl | FlagOp::Shr | FlagOp::Sar => lazy(op, a, b, a % 8 + 1),
+                _ => lazy(op, a, b, a & 1),
+            };
+            for (mask, new) in [CF, OF, CF | OF].into_iter().flat_map(|m| new.map(|n| (m, n & m))) {
+                let (mut once, want) = (before, before.status() & !mask | new);
+                once.replace(mask, new);
+                assert_eq!(once.status(), want, "{op:?} {a:#x} {b:#x} {mask:#x}");
+                let bits = LazyFlags::from_rflags(want);
+                for cc in COND {
+                    assert_eq!(
+                        once.cond(cc),
+                        bits.cond(cc),
+                        "{op:?} {cc:?} {a:#x} {b:#x} {mask:#x}"
+                    );
+                }
+                once.replace(CF, 0);
+                assert_eq!(once.status(), want & !CF, "{op:?}, and CF once more");
             }
         }
     }

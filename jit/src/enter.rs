@@ -94,7 +94,8 @@ impl Entrance {
 /// Puts the guest's MXCSR into the host's, unless it would raise exceptions in this process: code
 /// for such a mode does no floating-point arithmetic. Translated code then rounds and raises what
 /// the guest's does. What it calls meanwhile must not compute with floating point, or goes between
-/// [`restore_mxcsr`] and this: the slow path and [`status_of`] do not compute, the interpreter may.
+/// [`restore_mxcsr`] and this: the slow path and [`status_of`] do not compute, the interpreter does
+/// for some instructions, devices never.
 fn load_guest_mxcsr(core: &Core) {
     let guest = core.vcpu.mxcsr;
     // Flags that Rust code has raised meanwhile are not the guest's.
@@ -129,20 +130,24 @@ fn current_mxcsr() -> u32 {
 
 /// Executes instruction `number` of the table; the answer is as [`GO_ON`] says.
 extern "sysv64" fn interpret(core: &mut Core, number: u64) -> u64 {
-    restore_mxcsr(core);
-    x87::take_back(core);
-    let answer = execute(core, number);
-    load_guest_mxcsr(core);
-    answer
-}
-
-fn execute(core: &mut Core, number: u64) -> u64 {
     let table = core.translated.interpreted as *const Option<Interpreted>;
     // SAFETY: code of a live region has the numbers of its own instructions in the table, whose
     // address the caller of the region has put into `core.translated`, and which changes only
     // while no region runs.
-    let interpreted = unsafe { &*table.add(number as usize) };
-    if interpreted.as_ref().is_some_and(|interpreted| interpreted.execute(core)) {
+    let interpreted = unsafe { &*table.add(number as usize) }.as_ref();
+    // Reading MXCSR takes longer than most instructions of the system kind.
+    if interpreted.is_none_or(|interpreted| !interpreted.computes) {
+        return execute(core, interpreted);
+    }
+    restore_mxcsr(core);
+    x87::take_back(core);
+    let answer = execute(core, interpreted);
+    load_guest_mxcsr(core);
+    answer
+}
+
+fn execute(core: &mut Core, interpreted: Option<&Interpreted>) -> u64 {
+    if interpreted.is_some_and(|interpreted| interpreted.execute(core)) {
         return GO_ON;
     }
     if !core.nothing_due() {

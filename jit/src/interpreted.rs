@@ -6,7 +6,7 @@ use brolga_cpu::block::{Block, Mode};
 use brolga_cpu::core::Core;
 use brolga_cpu::cpuid::CpuModel;
 use brolga_cpu::decode::{Decoded, decode};
-use iced_x86::Code;
+use iced_x86::{Code, CpuidFeature};
 
 use crate::stats::Counts;
 
@@ -16,6 +16,8 @@ pub(crate) struct Interpreted {
     block: Block<Core>,
     /// Instructions that the slice must allow afterwards, for the region to go on.
     needs: u64,
+    /// It computes with floating point, or its state is an operand.
+    pub(crate) computes: bool,
     /// How often it has been executed.
     runs: Cell<u64>,
 }
@@ -24,7 +26,8 @@ impl Interpreted {
     /// Decodes it from the first of `code`; `None` if that is not all there.
     pub(crate) fn new(code: &[u8], mode: Mode, model: &CpuModel, needs: u64) -> Option<Self> {
         let Decoded::Block(block) = decode::<Core>(code, mode, model, 1) else { return None };
-        Some(Interpreted { block, needs, runs: Cell::new(0) })
+        let computes = computes(code_of(&block));
+        Some(Interpreted { block, needs, computes, runs: Cell::new(0) })
     }
 
     /// Executes it. True if its region may go on behind it.
@@ -37,9 +40,25 @@ impl Interpreted {
     }
 
     fn code(&self) -> Code {
-        let code = self.block.ops.first().map(|op| usize::from(op.insn.code));
-        code.and_then(|code| Code::try_from(code).ok()).unwrap_or(Code::INVALID)
+        code_of(&self.block)
     }
+}
+
+fn code_of(block: &Block<Core>) -> Code {
+    let code = block.ops.first().map(|op| usize::from(op.insn.code));
+    code.and_then(|code| Code::try_from(code).ok()).unwrap_or(Code::INVALID)
+}
+
+/// Whether an instruction may have to do with MXCSR or the x87: all that is not known to be of the
+/// integer or the system kind.
+fn computes(code: Code) -> bool {
+    use CpuidFeature::*;
+    const OTHERS: [CpuidFeature; 18] = [
+        INTEL8086, INTEL186, INTEL286, INTEL386, INTEL486, X64, CPUID, CX8, CMPXCHG16B, FSGSBASE,
+        INVPCID, MSR, RDRAND, RDTSCP, SEP, SMAP, SYSCALL, TSC,
+    ];
+    // iced counts WAIT among the instructions of the 8086.
+    code == Code::Wait || !code.cpuid_features().iter().all(|feature| OTHERS.contains(feature))
 }
 
 /// All of them. A number belongs to its region until it is given back.
@@ -91,5 +110,30 @@ impl InterpretedTable {
             *counts.entry(entry.code()).or_default() += entry.runs.get();
         }
         counts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_to_do_with_mxcsr_is_known() {
+        use Code::*;
+        let others = [Syscall, Iretq, Mov_cr_r64, Swapgs, Rdtsc, Cli, Out_imm8_AL, Movsb_m8_m8];
+        assert!(others.into_iter().all(|code| !computes(code)));
+        let computing = [
+            Stmxcsr_m32,
+            Ldmxcsr_m32,
+            Fxsave_m512byte,
+            Fxrstor64_m512byte,
+            Xsave_mem,
+            Fbld_m80bcd,
+            Addss_xmm_xmmm32,
+            Emms,
+            Wait,
+            Cvtpi2ps_xmm_mmm64,
+        ];
+        assert!(computing.into_iter().all(computes));
     }
 }

@@ -156,8 +156,9 @@ fn leads(block: &PlanBlock, to: usize) -> bool {
 }
 
 fn meet(block: &PlanBlock, index: usize, from: &[usize], outs: &[Option<Recipe>]) -> Meeting {
-    // A loop's recipe is worth most.
-    let mut candidates = from.iter().rev().filter_map(|p| outs[*p]);
+    // The innermost loop's recipe is worth most.
+    let (before, loops) = from.split_at(from.partition_point(|p| *p < index));
+    let mut candidates = loops.iter().chain(before.iter().rev()).filter_map(|p| outs[*p]);
     let Some(recipe) = candidates.next() else { return Meeting::default() };
     let by_recipe =
         from.iter().filter(|p| outs[**p] == Some(recipe)).fold(0, |set, p| set | 1 << p);
@@ -226,6 +227,16 @@ mod tests {
         assert_eq!(test.recipe, Some(Recipe::LogicOf(Bin::And, Width::W8, al, cl)));
         let and = at_loop_head(&[0x21, 0xc8]); // and eax, ecx
         assert_eq!(and.recipe, Some(Recipe::Logic(W32, reg(W32, RAX))));
+    }
+
+    #[test]
+    fn the_innermost_loops_recipe_is_taken() {
+        // add rax, 1; cmp rax, rcx; jne to the start; and edx, esi; jmp to the start
+        let plan =
+            planned(&[0x48, 0x83, 0xc0, 1, 0x48, 0x39, 0xc8, 0x75, 0xf7, 0x21, 0xf2, 0xeb, 0xf3]);
+        let recipe =
+            Recipe::Operands(FlagOp::Sub, Width::W64, reg(Width::W64, RAX), reg(Width::W64, RCX));
+        assert_eq!(plan.blocks[0].meeting.recipe, Some(recipe));
     }
 
     #[test]

@@ -249,6 +249,15 @@ impl Backend for Survey {
         self.effects.writes_flags = true;
     }
 
+    fn replace_flags(&mut self, _: u64, _: Known) {
+        self.read_flags();
+        self.effects.writes_flags = true;
+    }
+
+    fn replace_flags_if(&mut self, (): (), mask: u64, new: Known) {
+        self.replace_flags(mask, new);
+    }
+
     fn cond(&mut self, _: Cond) {
         self.read_flags();
     }

@@ -197,6 +197,16 @@ impl Backend for Recorder {
         }
     }
 
+    fn replace_flags(&mut self, mask: u64, new: Value) {
+        let text = format!("flags & {mask:#x} = {}", self.text(new));
+        self.effect(text);
+    }
+
+    fn replace_flags_if(&mut self, c: Value, mask: u64, new: Value) {
+        let text = format!("if {}: flags & {mask:#x} = {}", self.text(c), self.text(new));
+        self.effect(text);
+    }
+
     fn cond(&mut self, cc: Cond) -> Value {
         self.value(format!("cc.{cc:?}"))
     }

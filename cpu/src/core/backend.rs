@@ -8,7 +8,7 @@ use super::memory::{Place, is_canonical};
 use super::{Core, Exit};
 use crate::backend::{Backend, Bin, Cmp, Complex, Un};
 use crate::exception::{Exception, Why, vector};
-use crate::flags::{Cond, FlagOp, LazyFlags, sign_extend};
+use crate::flags::{Cond, FlagOp, LazyFlags, Replaced, sign_extend};
 use crate::insn::{Insn, bits};
 use crate::semantics::divide::{signed, unsigned};
 use crate::vcpu::{REG_SLOTS, SegReg, rflags};
@@ -149,13 +149,25 @@ impl Backend for Core {
 
     #[inline(always)]
     fn flags(&mut self, op: FlagOp, w: Width, r: u64, a: u64, b: u64) {
-        self.vcpu.flags = LazyFlags { r, a, b, op, w };
+        self.vcpu.flags = LazyFlags { r, a, b, op, w, replaced: Replaced::NONE };
     }
 
     #[inline(always)]
     fn flags_if(&mut self, c: bool, op: FlagOp, w: Width, r: u64, a: u64, b: u64) {
         if c {
             self.flags(op, w, r, a, b);
+        }
+    }
+
+    #[inline(always)]
+    fn replace_flags(&mut self, mask: u64, new: u64) {
+        self.vcpu.flags.replace(mask, new);
+    }
+
+    #[inline(always)]
+    fn replace_flags_if(&mut self, c: bool, mask: u64, new: u64) {
+        if c {
+            self.replace_flags(mask, new);
         }
     }
 

@@ -8,7 +8,7 @@ use brolga_mmu::{AccessKind, GuestPhys, Linear, PAGE_SIZE, Width};
 use super::memory::By;
 use super::sites::SiteRecords;
 use super::{Core, Mode};
-use crate::flags::{FlagOp, LazyFlags};
+use crate::flags::{FlagOp, LazyFlags, Replaced};
 use crate::softfloat::F80;
 use crate::vcpu::{Segment, Vcpu};
 use crate::x87::{HostImage, LastInstruction, X87};
@@ -183,19 +183,29 @@ pub mod offset {
     }
 }
 
-/// The two bytes that [`LazyFlags`] keeps an operation and its width in, as one little-endian
-/// number: generated code stores them together.
-pub const fn packed_flag_op(op: FlagOp, w: Width) -> u16 {
+/// The eight bytes that [`LazyFlags`] keeps an operation and its width in, with nothing replaced,
+/// as one little-endian number: generated code stores them together.
+pub const fn packed_flag_op(op: FlagOp, w: Width) -> u64 {
     const _: () = assert!(offset_of!(LazyFlags, w) == offset_of!(LazyFlags, op) + 1);
-    op as u16 | (w as u16) << 8
+    const _: () = assert!(offset_of!(LazyFlags, replaced) == offset_of!(LazyFlags, op) + 2);
+    const _: () = assert!(size_of::<LazyFlags>() == offset_of!(LazyFlags, op) + 8);
+    op as u64 | (w as u64) << 8
 }
+
+/// Where [`packed_flag_op`]'s number has the mask and the flags of [`Replaced`].
+pub const REPLACED_MASK: u32 = 16;
+/// See [`REPLACED_MASK`].
+pub const REPLACED_FLAGS: u32 = 32;
+const _: () = assert!(offset_of!(Replaced, mask) == 0 && offset_of!(Replaced, flags) == 2);
 
 /// The status flags of a lazy state in its parts; `op` is [`packed_flag_op`]'s. For generated
 /// code, where the operation is not known when it is translated.
 pub extern "sysv64" fn status_of(r: u64, a: u64, b: u64, op: u64) -> u64 {
     let flag_op = FlagOp::ALL.get((op & 0xff) as usize).copied().unwrap_or(FlagOp::Bits);
     let w = Width::from_bytes(1 << (op >> 8 & 3)).unwrap_or(Width::W64);
-    LazyFlags { r, a, b, op: flag_op, w }.status()
+    let replaced =
+        Replaced { mask: (op >> REPLACED_MASK) as u16, flags: (op >> REPLACED_FLAGS) as u16 };
+    LazyFlags { r, a, b, op: flag_op, w, replaced }.status()
 }
 
 impl Core {

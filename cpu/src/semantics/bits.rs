@@ -47,7 +47,7 @@ fn carry_from<B: Backend>(b: &mut B, w: Width, a: B::V, n: B::V) {
     let v = b.bin(Bin::Shr, w, a, n);
     let one = b.imm(1);
     let v = b.bin(Bin::And, w, v, one);
-    merge_status(b, rflags::CF, v);
+    b.replace_flags(rflags::CF, v);
 }
 
 /// The operand of the change: the bit, or for AND everything but the bit.

@@ -190,7 +190,7 @@ pub fn merge_status<B: Backend>(b: &mut B, mask: u64, new: B::V) {
 #[inline(always)]
 pub fn clc<B: Backend>(b: &mut B, _: &Insn) -> Result<(), B::E> {
     let off = b.imm(0);
-    merge_status(b, rflags::CF, off);
+    b.replace_flags(rflags::CF, off);
     Ok(())
 }
 
@@ -198,7 +198,7 @@ pub fn clc<B: Backend>(b: &mut B, _: &Insn) -> Result<(), B::E> {
 #[inline(always)]
 pub fn stc<B: Backend>(b: &mut B, _: &Insn) -> Result<(), B::E> {
     let on = b.imm(rflags::CF);
-    merge_status(b, rflags::CF, on);
+    b.replace_flags(rflags::CF, on);
     Ok(())
 }
 
@@ -207,7 +207,7 @@ pub fn stc<B: Backend>(b: &mut B, _: &Insn) -> Result<(), B::E> {
 pub fn cmc<B: Backend>(b: &mut B, _: &Insn) -> Result<(), B::E> {
     let c = b.cond(Cond::Ae);
     let v = b.cond_value(c);
-    merge_status(b, rflags::CF, v);
+    b.replace_flags(rflags::CF, v);
     Ok(())
 }
 

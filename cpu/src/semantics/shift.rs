@@ -113,9 +113,11 @@ pub fn rotate<B: Backend, O: Rotate, C: Count, D: Dst, W: Size>(
     } else {
         (msb, b.bin(Bin::Xor, Width::W64, msb, next))
     };
-    let status = with_cf_of(b, cf, of);
+    let position = b.imm(11);
+    let of = b.bin(Bin::Shl, Width::W64, of, position);
+    let flags = b.bin(Bin::Or, Width::W64, of, cf);
     let some = nonzero(b, count);
-    b.flags_if(some, FlagOp::Bits, Width::W64, status, status, status);
+    b.replace_flags_if(some, rflags::CF | rflags::OF, flags);
     D::put(b, w, i, place, r);
     Ok(())
 }
@@ -126,19 +128,6 @@ fn bit<B: Backend>(b: &mut B, w: Width, v: B::V, n: u32) -> B::V {
     let (n, one) = (b.imm(u64::from(n)), b.imm(1));
     let v = b.bin(Bin::Shr, w, v, n);
     b.bin(Bin::And, w, v, one)
-}
-
-/// The status flags with CF and OF replaced (each 0 or 1).
-#[inline(always)]
-fn with_cf_of<B: Backend>(b: &mut B, cf: B::V, of: B::V) -> B::V {
-    let w = Width::W64;
-    let status = b.status();
-    let mask = b.imm(!(rflags::CF | rflags::OF));
-    let kept = b.bin(Bin::And, w, status, mask);
-    let position = b.imm(11);
-    let of = b.bin(Bin::Shl, w, of, position);
-    let status = b.bin(Bin::Or, w, kept, of);
-    b.bin(Bin::Or, w, status, cf)
 }
 
 /// SHLD and SHRD.

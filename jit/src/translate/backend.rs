@@ -11,6 +11,7 @@ use brolga_mmu::Width;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{AtomicRmwOp, InstBuilder, Value, types};
 
+use super::flags::State;
 use super::memory::Place;
 use super::node::{Kind, Node, int};
 use super::{End, Translator, at};
@@ -148,6 +149,24 @@ impl Backend for Translator<'_> {
             Kind::Known(false) => {}
             Kind::Known(true) => self.flags = self.produced(op, w, r, a, b),
             _ => self.flags = self.produced_if(c, op, w, r, a, b),
+        }
+    }
+
+    fn replace_flags(&mut self, mask: u64, new: Node) {
+        self.changes();
+        self.flags = self.flag_state(State::Replaced { before: self.flags, mask, new });
+    }
+
+    fn replace_flags_if(&mut self, c: Node, mask: u64, new: Node) {
+        let otherwise = self.flags;
+        match self.kind(c) {
+            Kind::Known(false) => {}
+            Kind::Known(true) => self.replace_flags(mask, new),
+            _ => {
+                self.replace_flags(mask, new);
+                let then = self.flags;
+                self.flags = self.flag_state(State::If { c, then, otherwise });
+            }
         }
     }
 

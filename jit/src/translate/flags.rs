@@ -3,13 +3,14 @@
 //! what they mean; a test compares the two.
 
 use brolga_cpu::backend::Bin;
-use brolga_cpu::core::translated::{offset, packed_flag_op};
+use brolga_cpu::core::translated::{REPLACED_MASK, offset};
 use brolga_cpu::flags::{Cond, FlagOp};
 use brolga_cpu::vcpu::rflags;
 use brolga_mmu::Width;
 use cranelift_codegen::ir::condcodes::{CondCode, FloatCC, IntCC};
 use cranelift_codegen::ir::{InstBuilder, Value, types};
 
+use super::lazy::Parts;
 use super::node::{Kind, Node, int};
 use super::{Translator, at, trusted};
 
@@ -30,17 +31,10 @@ pub(super) enum State {
     /// Set by a known operation. `exact`: the result is that of the operation itself, without a
     /// carry or borrow in.
     Produced { op: FlagOp, w: Width, r: Node, a: Node, b: Node, exact: bool },
+    /// CF, OF or both set to those of `new`, and the others left.
+    Replaced { before: FlagsId, mask: u64, new: Node },
     /// Set by one or the other.
     If { c: Node, then: FlagsId, otherwise: FlagsId },
-}
-
-/// A lazy state in 64-bit values; `op` is packed, in 16 bits.
-#[derive(Clone, Copy)]
-pub(super) struct Parts {
-    pub(super) r: Value,
-    pub(super) a: Value,
-    pub(super) b: Value,
-    pub(super) op: Value,
 }
 
 /// The condition codes without their negations.
@@ -142,6 +136,7 @@ impl Translator<'_> {
                 let (x, y) = (self.flag(then, even), self.flag(otherwise, even));
                 self.f.ins().select(c, x, y)
             }
+            State::Replaced { before, mask, new } => self.replaced_flag(before, mask, new, base),
             State::InVcpu => self.unknown_flag(flags, base),
         };
         if negated { self.f.ins().bxor_imm_u(v, 1) } else { v }
@@ -164,6 +159,18 @@ impl Translator<'_> {
                 base.of_difference().map(|cc| (cc, p.a, p.b))
             }
             (FlagOp::Add, Base::Below) if p.exact => Some((IntCC::UnsignedLessThan, p.r, p.a)),
+            (FlagOp::Add, Base::Less | Base::LessOrEqual) if p.exact => {
+                // Whether a + b < 0 in numbers without end: a < -b, where -b exists.
+                let b = self.as_const(p.b).filter(|b| b & p.w.mask() != p.w.sign_bit())?;
+                let negated = self.constant(b.wrapping_neg() & p.w.mask());
+                base.of_difference().map(|cc| (cc, p.a, negated))
+            }
+            (FlagOp::Inc | FlagOp::Dec, Base::Less | Base::LessOrEqual) => {
+                let Kind::Bin(Bin::Add | Bin::Sub, a, _) = self.kind(p.r) else { return None };
+                let negated = if p.op == FlagOp::Inc { p.w.mask() } else { 1 };
+                let negated = self.constant(negated);
+                base.of_difference().map(|cc| (cc, a, negated))
+            }
             (_, Base::Zero) | (FlagOp::Logic, Base::BelowOrEqual) => zero(self, IntCC::Equal),
             (_, Base::Sign) | (FlagOp::Logic, Base::Less) => zero(self, IntCC::SignedLessThan),
             (FlagOp::Logic, Base::LessOrEqual) => zero(self, IntCC::SignedLessThanOrEqual),
@@ -376,6 +383,45 @@ impl Translator<'_> {
         }
     }
 
+    /// A condition on flags of which some have been replaced.
+    fn replaced_flag(&mut self, before: FlagsId, mask: u64, new: Node, base: Base) -> Value {
+        match base {
+            Base::Overflow => self.replaced_bit(before, mask, new, rflags::OF),
+            Base::Below => self.replaced_bit(before, mask, new, rflags::CF),
+            Base::Zero => self.flag(before, Cond::E),
+            Base::Sign => self.flag(before, Cond::S),
+            Base::Parity => self.flag(before, Cond::P),
+            Base::BelowOrEqual => {
+                let carry = self.replaced_bit(before, mask, new, rflags::CF);
+                let zero = self.flag(before, Cond::E);
+                self.f.ins().bor(carry, zero)
+            }
+            Base::Less | Base::LessOrEqual => {
+                let overflow = self.replaced_bit(before, mask, new, rflags::OF);
+                let sign = self.flag(before, Cond::S);
+                let less = self.f.ins().bxor(sign, overflow);
+                if matches!(base, Base::Less) {
+                    return less;
+                }
+                let zero = self.flag(before, Cond::E);
+                self.f.ins().bor(less, zero)
+            }
+        }
+    }
+
+    /// CF or OF, of which `mask` have been replaced.
+    fn replaced_bit(&mut self, before: FlagsId, mask: u64, new: Node, flag: u64) -> Value {
+        if mask & flag == 0 {
+            return self.flag(before, if flag == rflags::CF { Cond::B } else { Cond::O });
+        }
+        if mask == rflags::CF {
+            return self.is_set(new);
+        }
+        let new = self.wide(new);
+        let bit = self.f.ins().band_imm_u(new, flag as i64);
+        self.f.ins().icmp_imm_u(IntCC::NotEqual, bit, 0)
+    }
+
     /// A condition on flags whose producer is known only when the code runs.
     fn unknown_flag(&mut self, flags: FlagsId, base: Base) -> Value {
         let parts = self.parts(flags);
@@ -386,7 +432,7 @@ impl Translator<'_> {
         // INC and DEC in a loop hand the carry on and on.
         let (slow, on) = (self.cold_block(), self.f.create_block());
         let result = self.f.append_block_param(on, types::I8);
-        let op = self.f.ins().band_imm_u(parts.op, 0xff);
+        let op = self.f.ins().band_imm_u(parts.op, 0xff | i64::from(u16::MAX) << REPLACED_MASK);
         let from_inc = self.f.ins().iadd_imm_s(op, -(FlagOp::Inc as i64));
         let keeps = self.f.ins().icmp_imm_u(IntCC::UnsignedLessThanOrEqual, from_inc, 1);
         let kept = self.f.ins().ireduce(types::I8, parts.b);
@@ -404,8 +450,7 @@ impl Translator<'_> {
 
     fn call_status(&mut self, parts: Parts) -> Value {
         let function = self.f.ins().load(types::I64, trusted(), self.core, at(offset::STATUS));
-        let op = self.f.ins().uextend(types::I64, parts.op);
-        let arguments = [self.core, parts.r, parts.a, parts.b, op];
+        let arguments = [self.core, parts.r, parts.a, parts.b, parts.op];
         self.f.ins().call_indirect(self.signatures.status, function, &arguments);
         self.load_field(offset::RESULT)
     }
@@ -416,6 +461,11 @@ impl Translator<'_> {
             State::Produced { op: FlagOp::Bits, r, .. } => self.wide(r),
             State::Produced { op, w, r, a, b, exact } => {
                 self.produced_status(&Producer { op, w, r, a, b, exact })
+            }
+            State::Replaced { before, mask, new } => {
+                let (status, new) = (self.status_bits(before), self.wide(new));
+                let kept = self.f.ins().band_imm_s(status, !mask as i64);
+                self.f.ins().bor(kept, new)
             }
             State::If { c, then, otherwise } => {
                 let c = self.condition(c);
@@ -469,64 +519,6 @@ impl Translator<'_> {
         }
     }
 
-    /// The values to be stored for a state that the region has produced.
-    pub(super) fn parts(&mut self, flags: FlagsId) -> Parts {
-        match self.state(flags) {
-            State::InVcpu => {
-                let mut load = |ty, field| self.f.ins().load(ty, trusted(), self.core, at(field));
-                Parts {
-                    r: load(types::I64, offset::FLAGS_R),
-                    a: load(types::I64, offset::FLAGS_A),
-                    b: load(types::I64, offset::FLAGS_B),
-                    op: load(types::I16, offset::FLAGS_OP),
-                }
-            }
-            State::Produced { op, w, r, a, b, .. } => {
-                let (has_a, has_b) = counts(op);
-                let r = self.wide(r);
-                let a = if has_a { self.wide(a) } else { r };
-                let b = if has_b { self.wide(b) } else { r };
-                let op = i64::from(packed_flag_op(op, w));
-                Parts { r, a, b, op: self.f.ins().iconst(types::I16, op) }
-            }
-            State::If { c, then, otherwise } => {
-                let c = self.condition(c);
-                let (x, y) = (self.parts(then), self.parts(otherwise));
-                let mut choose = |x, y| self.f.ins().select(c, x, y);
-                Parts {
-                    r: choose(x.r, y.r),
-                    a: choose(x.a, y.a),
-                    b: choose(x.b, y.b),
-                    op: choose(x.op, y.op),
-                }
-            }
-        }
-    }
-
-    /// Stores the flags where the interpreter expects them.
-    pub(super) fn store_flags(&mut self, flags: FlagsId) {
-        let (has_a, has_b) = match self.state(flags) {
-            State::InVcpu => return,
-            State::If { c, then, otherwise: FlagsId::IN_VCPU } => {
-                return self.store_flags_if(c, then);
-            }
-            State::Produced { op, .. } => counts(op),
-            State::If { .. } => (true, true),
-        };
-        let parts = self.parts(flags);
-        let mut store = |v, field| {
-            self.f.ins().store(trusted(), v, self.core, at(field));
-        };
-        store(parts.r, offset::FLAGS_R);
-        store(parts.op, offset::FLAGS_OP);
-        if has_a {
-            store(parts.a, offset::FLAGS_A);
-        }
-        if has_b {
-            store(parts.b, offset::FLAGS_B);
-        }
-    }
-
     /// A condition on `then` if `c`, and otherwise on the flags in the vCPU: rarely, and by a call.
     fn flag_if(&mut self, c: Node, then: FlagsId, cc: Cond) -> Value {
         let c = self.condition(c);
@@ -546,39 +538,10 @@ impl Translator<'_> {
         self.f.switch_to_block(on);
         result
     }
-
-    /// Stores flags if `c`; otherwise those in the vCPU are the right ones.
-    fn store_flags_if(&mut self, c: Node, then: FlagsId) {
-        let c = self.condition(c);
-        let cold = self.f.current_block().is_some_and(|block| self.f.func.layout.is_cold(block));
-        let (store, on) = (self.f.create_block(), self.f.create_block());
-        if cold {
-            self.f.set_cold_block(store);
-            self.f.set_cold_block(on);
-        }
-        self.f.ins().brif(c, store, &[], on, &[]);
-        self.f.seal_block(store);
-        self.f.switch_to_block(store);
-        let mark = self.mark();
-        self.store_flags(then);
-        self.forget_since(mark);
-        self.f.ins().jump(on, &[]);
-        self.f.seal_block(on);
-        self.f.switch_to_block(on);
-    }
 }
 
 /// The condition code without negation.
 fn even(cc: Cond) -> Cond {
     use Cond::*;
     [O, B, E, Be, S, P, L, Le][cc as usize / 2]
-}
-
-/// Whether the operands `a` and `b` of an operation count, beside its result.
-fn counts(op: FlagOp) -> (bool, bool) {
-    match op {
-        FlagOp::Bits | FlagOp::Logic => (false, false),
-        FlagOp::Inc | FlagOp::Dec | FlagOp::Mul => (false, true),
-        _ => (true, true),
-    }
 }

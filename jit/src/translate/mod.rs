@@ -13,6 +13,7 @@ mod crossing;
 mod divide;
 mod flags;
 mod interpret;
+mod lazy;
 mod leave;
 mod meeting;
 mod memory;

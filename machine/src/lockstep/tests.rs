@@ -171,6 +171,7 @@ fn registers_that_differ_in_representation_only_agree() {
             b: 0,
             op: brolga_cpu::flags::FlagOp::Logic,
             w: Width::W64,
+            replaced: brolga_cpu::flags::Replaced::NONE,
         };
         Box::new(engine)
     };
