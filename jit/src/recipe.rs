@@ -120,32 +120,70 @@ pub(crate) struct Meeting {
     /// others they are in the vCPU.
     pub(crate) recipe: Option<Recipe>,
     by_recipe: u32,
+    /// The predecessors that hand on flags of a mixed meeting with the same recipe.
+    handed_on: u32,
     /// There are such others.
     pub(crate) mixed: bool,
 }
 
 impl Meeting {
+    fn out(&self) -> Out {
+        let out = if self.mixed { Out::Mixed } else { Out::Recipe };
+        self.recipe.map_or(Out::Other, out)
+    }
+
     /// Whether flags that come from block `from` (the region's entry is none) follow the recipe.
     pub(crate) fn follows_recipe(&self, from: Option<usize>) -> bool {
         from.is_some_and(|from| self.by_recipe >> from & 1 != 0)
+    }
+
+    /// Whether flags that come from block `from` may follow the recipe or be in the vCPU, as they
+    /// did where `from` began.
+    pub(crate) fn hands_on(&self, from: Option<usize>) -> bool {
+        from.is_some_and(|from| self.handed_on >> from & 1 != 0)
+    }
+}
+
+/// Where the flags are at the end of a block.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Out {
+    /// Elsewhere than in registers that last.
+    Other,
+    Recipe(Recipe),
+    /// Of that recipe or in the vCPU: which is known when the code runs.
+    Mixed(Recipe),
+}
+
+impl Out {
+    fn recipe(self) -> Option<Recipe> {
+        match self {
+            Out::Other => None,
+            Out::Recipe(recipe) | Out::Mixed(recipe) => Some(recipe),
+        }
+    }
+
+    /// The same behind instructions that write these registers, and no flags.
+    fn after(self, writes: RegSet) -> Out {
+        if self.recipe().is_some_and(|recipe| recipe.survives(writes)) { self } else { Out::Other }
     }
 }
 
 /// Finds the meetings of all blocks.
 pub(crate) fn find_meetings(blocks: &mut [PlanBlock]) {
-    let mut outs: Vec<Option<Recipe>> = blocks.iter().map(|b| last_recipe(&b.insns)).collect();
+    let own = |b: &PlanBlock| last_recipe(&b.insns).map_or(Out::Other, Out::Recipe);
+    let mut outs: Vec<Out> = blocks.iter().map(own).collect();
     for index in 0..blocks.len() {
         let from: Vec<usize> = (0..blocks.len()).filter(|p| leads(&blocks[*p], index)).collect();
-        let meeting = meet(&blocks[index], index, &from, &outs);
+        let meeting = meet(blocks, index, &from, &outs);
         // Flags that are only handed on.
         let insns = &blocks[index].insns;
         if !insns.iter().any(|insn| insn.writes_flags || insn.interpreted) {
             let writes = insns.iter().fold(0, |set, insn| set | insn.writes);
             let comes_in = match blocks[index].predecessors {
-                1 => from.first().and_then(|p| outs[*p]),
-                _ => meeting.recipe.filter(|_| !meeting.mixed),
+                1 => from.first().map_or(Out::Other, |p| outs[*p]),
+                _ => meeting.out(),
             };
-            outs[index] = comes_in.filter(|recipe| recipe.survives(writes));
+            outs[index] = comes_in.after(writes);
         }
         blocks[index].meeting = meeting;
     }
@@ -155,16 +193,22 @@ fn leads(block: &PlanBlock, to: usize) -> bool {
     block.taken == Next::Block(to) || block.falls == Next::Block(to)
 }
 
-fn meet(block: &PlanBlock, index: usize, from: &[usize], outs: &[Option<Recipe>]) -> Meeting {
-    // The innermost loop's recipe is worth most.
-    let (before, loops) = from.split_at(from.partition_point(|p| *p < index));
-    let mut candidates = loops.iter().chain(before.iter().rev()).filter_map(|p| outs[*p]);
-    let Some(recipe) = candidates.next() else { return Meeting::default() };
-    let by_recipe =
-        from.iter().filter(|p| outs[**p] == Some(recipe)).fold(0, |set, p| set | 1 << p);
-    let others = from.iter().any(|p| outs[*p] != Some(recipe));
+fn meet(blocks: &[PlanBlock], index: usize, from: &[usize], outs: &[Out]) -> Meeting {
+    let block = &blocks[index];
+    // The innermost loop's recipe is worth most: that of the nearest jump back.
+    let by_distance = |p: &&usize| {
+        let from = blocks[**p].start;
+        (from < block.start, from.abs_diff(block.start))
+    };
+    let with_recipe = from.iter().filter(|p| outs[**p].recipe().is_some());
+    let Some(recipe) = with_recipe.min_by_key(by_distance).and_then(|p| outs[*p].recipe()) else {
+        return Meeting::default();
+    };
+    let with = |out| from.iter().filter(|p| outs[**p] == out).fold(0, |set, p| set | 1 << p);
+    let (by_recipe, handed_on) = (with(Out::Recipe(recipe)), with(Out::Mixed(recipe)));
+    let others = from.iter().any(|p| outs[*p] != Out::Recipe(recipe));
     debug_assert!(block.predecessors >= from.len());
-    Meeting { recipe: Some(recipe), by_recipe, mixed: others || index == 0 }
+    Meeting { recipe: Some(recipe), by_recipe, handed_on, mixed: others || index == 0 }
 }
 
 /// The recipe for the flags at the end of a run of instructions that sets some.
@@ -191,11 +235,15 @@ mod tests {
     }
 
     fn planned(code: &[u8]) -> Plan {
+        planned_from(0, code)
+    }
+
+    fn planned_from(entry: u16, code: &[u8]) -> Plan {
         let mut page = vec![0xf4; 4096];
         page[..code.len()].copy_from_slice(code);
         let mode = Mode::CODE64.with(Mode::CS_FLAT, true);
         let bounds = Bounds { most: usize::MAX, warm: &|_| true, excluded: &[] };
-        plan(&page, 0, mode, &CpuModel::default(), &bounds).expect("a plan")
+        plan(&page, entry, mode, &CpuModel::default(), &bounds).expect("a plan")
     }
 
     /// The meeting at the head of a loop of some instructions that ends in JNE.
@@ -237,6 +285,27 @@ mod tests {
         let recipe =
             Recipe::Operands(FlagOp::Sub, Width::W64, reg(Width::W64, RAX), reg(Width::W64, RCX));
         assert_eq!(plan.blocks[0].meeting.recipe, Some(recipe));
+    }
+
+    #[test]
+    fn flags_of_a_mixed_meeting_are_handed_on() {
+        // outer: xor r8d, r8d; jmp middle; loop: mov edi, edx (the entry); middle: add esi, 1;
+        // cmp eax, ecx; jne loop; jmp outer
+        let code = |mov| {
+            [
+                0x45, 0x31, 0xc0, 0xeb, 2, 0x89, mov, 0x83, 0xc6, 1, 0x39, 0xc8, 0x75, 0xf7, 0xeb,
+                0xf0,
+            ]
+        };
+        let plan = planned_from(5, &code(0xd7));
+        let middle = plan.blocks.iter().position(|b| b.start == 7).expect("where paths meet");
+        let meeting = plan.blocks[middle].meeting;
+        let recipe = Recipe::Operands(FlagOp::Sub, W32, reg(W32, RAX), reg(W32, RCX));
+        assert_eq!(meeting.recipe, Some(recipe));
+        assert!(meeting.mixed && meeting.hands_on(Some(0)) && !meeting.follows_recipe(Some(0)));
+        // mov eax, edx: the recipe needs EAX
+        let plan = planned_from(5, &code(0xd0));
+        assert!(plan.blocks.iter().all(|b| !b.meeting.hands_on(Some(0))));
     }
 
     #[test]

@@ -32,6 +32,10 @@ impl Translator<'_> {
 
     /// Leaves the flags where a block expects them.
     pub(super) fn go_to_meeting(&mut self, meeting: &Meeting) {
+        // The block has set no flags: what holds at its start holds now, and the variable says it.
+        if meeting.hands_on(self.index) && matches!(self.state(self.flags), State::If { .. }) {
+            return;
+        }
         let follows = meeting.follows_recipe(self.index);
         if !follows {
             self.store_flags(self.flags);
