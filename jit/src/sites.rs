@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use brolga_cpu::insn::Insn;
 use brolga_cpu::vcpu::{RIP, ZERO};
-use brolga_mmu::SITES;
+use brolga_mmu::{Linear, SITES};
 use rustc_hash::{FxBuildHasher, FxHashSet};
 
 /// Most sites of one region.
@@ -24,6 +24,38 @@ pub(crate) fn stays(insn: &Insn) -> bool {
     const RBP: u8 = 5;
     let fixed = matches!(insn.base, RSP | RBP | RIP | ZERO) && insn.index == ZERO;
     fixed || !insn.seg.is_flat()
+}
+
+/// How often groups of accesses do not lie in one page, by their first instruction's address.
+#[derive(Default)]
+pub(crate) struct Crossings {
+    /// When the last time was, and how many of them came soon after the one before.
+    known: HashMap<Linear, (u64, u8), FxBuildHasher>,
+}
+
+impl Crossings {
+    /// A time that comes sooner than so many instructions after the last one costs more than the
+    /// group saves meanwhile.
+    const SOON: u64 = 10_000;
+    /// How many of them are borne.
+    const MOST: u8 = 8;
+    /// Places that are kept in mind.
+    const PLACES: usize = 1024;
+
+    /// Notes one after `now` instructions; whether the group does not pay.
+    pub(crate) fn note(&mut self, at: Linear, now: u64) -> bool {
+        if self.known.len() >= Self::PLACES {
+            self.known.clear();
+        }
+        let (last, strikes) = self.known.entry(at).or_default();
+        *strikes = if now.wrapping_sub(*last) < Self::SOON { *strikes + 1 } else { 0 };
+        *last = now;
+        let too_many = *strikes >= Self::MOST;
+        if too_many {
+            self.known.remove(&at);
+        }
+        too_many
+    }
 }
 
 /// The sites that nobody uses, and what is known of those that were used.
@@ -67,5 +99,24 @@ impl SitePool {
     /// Forgets what was found out about a page: its code has changed.
     pub(crate) fn forget(&mut self, page: u64) {
         self.restless.remove(&page);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_that_often_crosses_is_found_out() {
+        let (mut crossings, at) = (Crossings::default(), Linear(0x1000));
+        let mut note = |n: u64| crossings.note(at, 1_000_000 + n * (Crossings::SOON - 1));
+        assert!((0..u64::from(Crossings::MOST)).all(|n| !note(n)));
+        assert!(note(u64::from(Crossings::MOST)));
+    }
+
+    #[test]
+    fn a_group_that_seldom_crosses_stays() {
+        let (mut crossings, at) = (Crossings::default(), Linear(0x1000));
+        assert!((1..1000).all(|n| !crossings.note(at, n * Crossings::SOON)));
     }
 }

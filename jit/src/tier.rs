@@ -1,5 +1,7 @@
 //! The second tier: the regions there are, how they are found, and what ends them.
 
+mod again;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -20,7 +22,7 @@ use crate::interpreted::{Interpreted, InterpretedTable};
 use crate::job::Job;
 use crate::jump::{Jumps, set_key};
 use crate::plan::{Bounds, plan};
-use crate::sites::{SitePool, Used};
+use crate::sites::{Crossings, SitePool, Used};
 use crate::stats::JitStats;
 use crate::translate::{Products, Reason};
 
@@ -139,6 +141,7 @@ pub struct Jit {
     jumps: Jumps,
     interpreted: InterpretedTable,
     sites: SitePool,
+    crossings: Crossings,
     regions: Vec<Option<Region>>,
     free: Vec<RegionId>,
     by_place: HashMap<(GuestPhys, Mode), RegionId, FxBuildHasher>,
@@ -165,6 +168,7 @@ impl Jit {
             jumps: Jumps::new(),
             interpreted: InterpretedTable::default(),
             sites: SitePool::new(),
+            crossings: Crossings::default(),
             regions: Vec::new(),
             free: Vec::new(),
             by_place: HashMap::default(),
@@ -343,26 +347,6 @@ impl Jit {
         *asked > MAX_ASKED
     }
 
-    /// Has regions translated again whose sites do not pay, without those.
-    #[cold]
-    fn give_up_sites(&mut self, core: &mut Core) {
-        for site in core.translated.sites.take_restless() {
-            let found = self.regions.iter().flatten().find_map(|region| {
-                let (_, at) = region.sites.iter().find(|used| used.0 == site)?;
-                let starts: Vec<u16> = region.pieces.iter().map(|(start, _)| *start).collect();
-                Some(((region.place, region.mode), region.linear, starts, *at))
-            });
-            let Some((name, linear, starts, at)) = found else { continue };
-            self.sites.note_restless(name.0.page_number(), at);
-            if self.awaited.contains(&name) {
-                continue;
-            }
-            if let Some(job) = self.job(core, name, linear, &|at| starts.contains(&at)) {
-                self.start(core, Job { again: true, ..job }, false);
-            }
-        }
-    }
-
     /// Drops a region of a page that keeps its others.
     fn remove(&mut self, id: RegionId) {
         let Some(region) = &self.regions[id as usize] else { return };
@@ -486,6 +470,9 @@ impl Tier for Jit {
             Reason::Budget => Left::Slice,
             Reason::LookAround => Left::LookAround,
             Reason::Interpret => {
+                if std::mem::take(&mut core.translated.crossed) != 0 {
+                    self.note_crossing(core);
+                }
                 if self.config.stats {
                     self.stats.left_for(core);
                 }

@@ -72,6 +72,8 @@ pub struct Translated {
     pub leave: u64,
     /// What a read has found that crosses a page's end.
     pub gathered: [u8; GATHERED],
+    /// Not 0: a group of accesses has been found not to lie in one page.
+    pub crossed: u64,
     /// How sites do.
     pub sites: SiteRecords,
 }
@@ -90,10 +92,14 @@ impl Default for X87Image {
 }
 
 impl Translated {
+    /// The size in [`Translated::access`].
+    pub const SIZE: u64 = 0xffff;
     /// Bit of [`Translated::access`]: a write, or a read-modify-write.
     pub const WRITE: u64 = 1 << 16;
     /// Bit of [`Translated::access`]: only an address that is a multiple of the size will do.
     pub const ALIGNED: u64 = 1 << 17;
+    /// Bit of [`Translated::access`]: it stands for several accesses in its bytes.
+    pub const GROUP: u64 = 1 << 18;
     /// Where [`Translated::access`] holds the number of the site plus 1, or 0 if there is none;
     /// with one, [`Translated::budget`] tells how much of the slice is left.
     pub const SITE_SHIFT: u32 = 32;
@@ -215,8 +221,13 @@ impl Core {
     pub fn translated_access(&mut self) {
         let at = Linear(self.translated.address);
         let access = self.translated.access;
-        let size = access & 0xffff;
+        let size = access & Translated::SIZE;
         let write = access & Translated::WRITE != 0;
+        if access & Translated::GROUP != 0 && at.page_offset() + size > PAGE_SIZE {
+            self.translated.crossed = 1;
+            self.translated.host = 0;
+            return;
+        }
         if access & Translated::ALIGNED != 0 && at.0 & (size - 1) != 0 {
             self.translated.host = 0;
             return;

@@ -51,6 +51,7 @@ impl Translator<'_> {
         let entry = self.ip_plus(-next);
         self.f.ins().store(trusted(), entry, self.core, at(RIP_FIELD));
         self.vectors = [None; 16];
+        self.groups.set_here(Vec::new());
         self.x87 = super::x87::Known::default();
         self.load_registers(reload.regs, reload.vectors);
         (self.dirty, self.vector_dirty) = (0, 0);

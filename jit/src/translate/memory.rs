@@ -13,6 +13,18 @@ use super::{Translator, at, trusted};
 #[derive(Clone, Copy)]
 pub(crate) struct Place(pub(super) Value);
 
+/// What [`Translator::look_up`] has found, and what it has been made with.
+#[derive(Clone, Copy)]
+pub(super) struct LookUp {
+    /// From the linear to the host address.
+    pub(super) addend: Value,
+    /// The constant that the distance from the page's start is compared with.
+    pub(super) last: Value,
+    /// The constant that describes the access to the slow path, and its value.
+    pub(super) word: Value,
+    pub(super) access: u64,
+}
+
 const PAGE: i64 = brolga_mmu::PAGE_SIZE as i64;
 const ENTRY: i64 = size_of::<TlbEntry>() as i64;
 /// `linear >> SHIFT & MASK` is the distance of an entry from its table's start.
@@ -23,7 +35,7 @@ impl Translator<'_> {
     /// The host address of `size` bytes at `ea`; leaves where the interpreter must do the access.
     pub(super) fn access(&mut self, size: u64, seg: Seg, ea: Node, write: bool) -> Value {
         let linear = self.linear(size, seg, ea, write);
-        self.host(size, linear, write, false)
+        self.grouped(size, linear, write)
     }
 
     /// The same of an access that must be aligned to its size, a power of two.
@@ -98,8 +110,20 @@ impl Translator<'_> {
         Some(site)
     }
 
-    /// Looks an address up in the TLB.
-    fn host(&mut self, size: u64, linear: Value, write: bool, aligned: bool) -> Value {
+    /// The host address of an access that has a look-up of its own.
+    pub(super) fn host(&mut self, size: u64, linear: Value, write: bool, aligned: bool) -> Value {
+        let addend = self.look_up(size, linear, write, aligned).addend;
+        self.f.ins().iadd(linear, addend)
+    }
+
+    /// Looks an address up in the TLB; leaves where the interpreter must do the access.
+    pub(super) fn look_up(
+        &mut self,
+        size: u64,
+        linear: Value,
+        write: bool,
+        aligned: bool,
+    ) -> LookUp {
         let leave = self.leave_block();
         let site = self.site();
         // Read here: in the cold block it would become a parameter.
@@ -115,7 +139,7 @@ impl Translator<'_> {
         };
         let tag = self.f.ins().load(types::I64, trusted(), entry, at(base + tag));
         let distance = self.f.ins().isub(linear, tag);
-        let miss = self.beyond_page(size, distance, aligned);
+        let (miss, last) = self.beyond_page(size, distance, aligned);
         let addend = at(base + std::mem::offset_of!(TlbEntry, addend));
         let addend = self.f.ins().load(types::I64, trusted(), entry, addend);
         let (slow, on) = (self.cold_block(), self.f.create_block());
@@ -132,31 +156,32 @@ impl Translator<'_> {
             }
             None => access,
         };
-        let found = self.slow_path(linear, access);
+        let word = self.f.ins().iconst(types::I64, access as i64);
+        let found = self.slow_path(linear, word);
         let addend = self.f.ins().isub(found, linear);
         self.f.ins().brif(found, on, &[addend.into()], leave, &[]);
         self.f.seal_block(on);
         self.fill_leave_block();
         self.f.switch_to_block(on);
-        // The host's addressing modes add them where the address is used.
-        self.f.ins().iadd(linear, result)
+        LookUp { addend: result, last, word, access }
     }
 
     /// Whether an access so far from a page's start is not inside the page, or not aligned: then the
     /// low bits of the distance, rotated to the top, make it too large as well.
-    fn beyond_page(&mut self, size: u64, distance: Value, aligned: bool) -> Value {
+    /// Also the largest distance that will do.
+    fn beyond_page(&mut self, size: u64, distance: Value, aligned: bool) -> (Value, Value) {
         let (distance, last) = match i64::from(size.trailing_zeros()) {
             bits if aligned => (self.f.ins().rotr_imm_u(distance, bits), (PAGE >> bits) - 1),
             _ => (distance, PAGE - size as i64),
         };
-        self.f.ins().icmp_imm_u(IntCC::UnsignedGreaterThan, distance, last)
+        let last = self.f.ins().iconst(types::I64, last);
+        (self.f.ins().icmp(IntCC::UnsignedGreaterThan, distance, last), last)
     }
 
     /// Calls the slow path, which changes no register; the host address, or 0.
-    fn slow_path(&mut self, linear: Value, access: u64) -> Value {
+    fn slow_path(&mut self, linear: Value, access: Value) -> Value {
         let core = self.core;
         self.f.ins().store(trusted(), linear, core, at(offset::ADDRESS));
-        let access = self.f.ins().iconst(types::I64, access as i64);
         self.f.ins().store(trusted(), access, core, at(offset::ACCESS));
         let thunk = self.f.ins().load(types::I64, trusted(), core, at(offset::SLOW_PATH));
         self.f.ins().call_indirect(self.signatures.slow_path, thunk, &[core]);

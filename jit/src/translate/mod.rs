@@ -12,6 +12,7 @@ mod backend;
 mod crossing;
 mod divide;
 mod flags;
+mod group;
 mod interpret;
 mod lazy;
 mod leave;
@@ -39,6 +40,7 @@ use crate::plan::{Next, Plan, PlanBlock};
 use crate::sites::{self, Restless, Used};
 use crate::survey::RegSet;
 use flags::{FlagsId, State};
+use group::Groups;
 pub(crate) use interpret::GO_ON;
 pub(crate) use leave::Reason;
 use leave::{Leave, Snapshot};
@@ -124,12 +126,13 @@ enum End {
 }
 
 /// The state in which a block's only predecessor leaves it.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Inherited {
     flags: FlagsId,
     pending: u64,
     vectors: [Option<Vector>; 16],
     x87: x87::Known,
+    groups: Vec<usize>,
 }
 
 /// The backend that builds IR.
@@ -176,6 +179,11 @@ pub(crate) struct Translator<'a> {
     /// The sites used so far, and whether the current instruction is to have any.
     sites: Vec<Used>,
     wants_sites: bool,
+    groups: Groups,
+    /// Whether the current instruction's accesses are likely to stay in a page, and whether they
+    /// have been found not to.
+    stays: bool,
+    restless: bool,
     /// What has been computed by operations that may set sticky flags of MXCSR.
     float_results: Vec<Value>,
     interpreted: Vec<ForInterpreter>,
@@ -224,6 +232,7 @@ pub(crate) fn translate(
     t.fill_resume_block();
     t.f.seal_all_blocks();
     t.keep_float_results();
+    t.complete_groups();
     let Translator { f, links, interpreted, sites, .. } = t;
     f.finalize(frontend);
     Products { links, interpreted, sites }
@@ -307,6 +316,9 @@ impl<'a> Translator<'a> {
             links: Links::new(),
             sites: Vec::new(),
             wants_sites: false,
+            groups: Groups::default(),
+            stays: false,
+            restless: false,
             float_results: Vec::new(),
             interpreted: Vec::new(),
             resume: None,
@@ -386,8 +398,10 @@ impl<'a> Translator<'a> {
         for (n, (op, effects)) in decoded.ops.iter().zip(&block.insns).enumerate() {
             self.insn_at = self.block_at + i64::from(op.insn.at);
             self.f.set_srcloc(SourceLoc::new(u32::from(block.start + op.insn.at)));
-            self.wants_sites = (block.in_loop || request.sites_for_all && sites::stays(&op.insn))
-                && !request.restless.contains(&(block.start + op.insn.at));
+            self.stays = sites::stays(&op.insn);
+            self.restless = request.restless.contains(&(block.start + op.insn.at));
+            self.wants_sites =
+                (block.in_loop || request.sites_for_all && self.stays) && !self.restless;
             let in_page = usize::from(brolga_mmu::PAGE_SIZE as u16 - block.start);
             if usize::from(op.insn.next) > in_page {
                 self.check_tail(&code[in_page..]);
@@ -415,15 +429,18 @@ impl<'a> Translator<'a> {
         self.vector_dirty = block.vector_dirty;
         self.end = None;
         self.leave = None;
-        let Inherited { flags, pending, vectors, x87 } = match self.inherited[index] {
+        let Inherited { flags, pending, vectors, x87, groups } = match self.inherited[index].take()
+        {
             Some(state) => state,
             None => Inherited {
                 flags: self.meet(block),
                 pending: 0,
                 vectors: [None; 16],
                 x87: x87::Known::default(),
+                groups: Vec::new(),
             },
         };
+        self.groups.set_here(groups);
         (self.flags, self.pending, self.vectors, self.x87) = (flags, pending, vectors, x87);
     }
 
@@ -494,7 +511,8 @@ impl<'a> Translator<'a> {
         if block.predecessors == 1 {
             let (flags, pending) = (self.flags, self.pending);
             let (vectors, x87) = (self.vectors, self.x87);
-            self.inherited[index] = Some(Inherited { flags, pending, vectors, x87 });
+            let groups = self.groups.here();
+            self.inherited[index] = Some(Inherited { flags, pending, vectors, x87, groups });
         } else {
             if self.pending != 0 {
                 let left = self.f.use_var(self.budget);

@@ -315,11 +315,16 @@ impl Translator<'_> {
             return None;
         }
         let v = self.wide(a);
-        let (base, before) = self.nodes.sums.get(&v).copied().unwrap_or((v, 0));
+        let (base, before) = self.as_sum(v);
         let by = before.wrapping_add(by);
         let sum = self.f.ins().iadd_imm_s(base, by);
         self.nodes.sums.insert(sum, (base, by));
         Some(sum)
+    }
+
+    /// A value of 64 bits as the sum of another and a constant.
+    pub(super) fn as_sum(&self, v: Value) -> (Value, i64) {
+        self.nodes.sums.get(&v).copied().unwrap_or((v, 0))
     }
 
     /// Shifts as 64-bit numbers, unless the count is known to stay below the width.
