@@ -54,7 +54,7 @@ impl<'a> Writer<'a> {
 
     fn item(&mut self, bits: u32) {
         // In the order of the arms.
-        const WEIGHTS: [u32; 13] = [60, 5, 4, 4, 4, 5, 5, 3, 2, 3, 3, 2, 3];
+        const WEIGHTS: [u32; 14] = [60, 5, 4, 4, 4, 5, 5, 3, 2, 3, 3, 2, 4, 3];
         match pick(self.rng, &WEIGHTS) {
             0 => self.plain(bits),
             1 => self.items.push(string(self.rng, self.kind, bits)),
@@ -68,6 +68,7 @@ impl<'a> Writer<'a> {
             9 => self.change_level(bits),
             10 => self.flags(bits),
             11 => self.segment(bits),
+            12 => self.neighbours(bits),
             _ => self.odd(bits),
         }
     }
@@ -417,6 +418,28 @@ impl<'a> Writer<'a> {
         let high_half: &[u8] = if bits == 16 { &[] } else { &[0, 0] };
         let load = [&[0xb8, low, high], high_half, &[0x8e, 0xc0 | register << 3]].concat();
         self.push(load);
+    }
+
+    /// Accesses at constant distances from one address, often on both sides of a page's end.
+    fn neighbours(&mut self, bits: u32) {
+        let mut base = target(self.rng, self.kind, bits) as u32;
+        if self.rng.bool() {
+            base = base & !0xfff | self.rng.u32(0xfd0..0xfff);
+        }
+        // MOV EBX, base
+        self.push([Self::wide(bits), &[0xbb], &base.to_le_bytes()].concat());
+        let address: &[u8] = if bits == 16 { &[0x67] } else { &[] };
+        for _ in 0..self.rng.usize(2..7) {
+            let distance = self.rng.u8(..48).wrapping_sub(8);
+            // MOV m8, AL; MOV AL, m8; MOV m, EAX; MOV EAX, m; ADD m, EAX; CMP EAX, m of [EBX + distance]
+            let opcode = [0x88, 0x8a, 0x89, 0x8b, 0x01, 0x3b, 0x50, 0x58][self.rng.usize(..8)];
+            match opcode {
+                // PUSH, POP
+                0x50 | 0x58 => self.push([opcode]),
+                _ if bits == 64 && self.rng.bool() => self.push([0x48, opcode, 0x43, distance]),
+                _ => self.push([address, &[opcode, 0x43, distance]].concat()),
+            }
+        }
     }
 
     /// Instructions that trap, wait, or leave for rare paths.
