@@ -53,6 +53,8 @@ mode_bits! {
     SIMD_UNMASKED = 13;
     /// The x87's control word does not mask all exceptions: nor these.
     X87_UNMASKED = 14;
+    /// Instructions on YMM registers exist: protected mode, and CR4.OSXSAVE and XCR0 enable them.
+    AVX = 15;
 }
 
 impl Mode {

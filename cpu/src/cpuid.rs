@@ -9,7 +9,7 @@ use brolga_mmu::Width;
 use crate::backend::Backend;
 use crate::core::{Core, Exit};
 use crate::insn::Insn;
-use crate::vcpu::{cr4, gpr};
+use crate::vcpu::{cr4, gpr, xcr0};
 
 /// The nominal frequency of the time-stamp counter, and of the crystal that it and the local APIC
 /// timer count (CPUID leaf 15h), in Hz.
@@ -24,6 +24,8 @@ enum Word {
     Leaf7Ebx,
     Leaf7Ecx,
     Leaf7Edx,
+    /// Subleaf 1.
+    LeafDEax,
     Ext1Ecx,
     Ext1Edx,
     Ext7Edx,
@@ -53,6 +55,7 @@ macro_rules! features {
 
 features! {
     Sse3 = Leaf1Ecx 0;
+    Fma = Leaf1Ecx 12;
     Ssse3 = Leaf1Ecx 9;
     Cx16 = Leaf1Ecx 13;
     Pcid = Leaf1Ecx 17;
@@ -63,6 +66,8 @@ features! {
     Popcnt = Leaf1Ecx 23;
     TscDeadline = Leaf1Ecx 24;
     Xsave = Leaf1Ecx 26;
+    Avx = Leaf1Ecx 28;
+    F16c = Leaf1Ecx 29;
     Rdrand = Leaf1Ecx 30;
     Hypervisor = Leaf1Ecx 31;
     Fpu = Leaf1Edx 0;
@@ -90,13 +95,20 @@ features! {
     Arat = Leaf6Eax 2;
     Fsgsbase = Leaf7Ebx 0;
     TscAdjust = Leaf7Ebx 1;
+    Avx2 = Leaf7Ebx 5;
     Smep = Leaf7Ebx 7;
     Erms = Leaf7Ebx 9;
     Invpcid = Leaf7Ebx 10;
     Smap = Leaf7Ebx 20;
     Umip = Leaf7Ecx 2;
+    Vaes = Leaf7Ecx 9;
+    Vpclmulqdq = Leaf7Ecx 10;
     SpecCtrl = Leaf7Edx 26;
     ArchCapabilities = Leaf7Edx 29;
+    Xsaveopt = LeafDEax 0;
+    Xsavec = LeafDEax 1;
+    Xgetbv1 = LeafDEax 2;
+    Xsaves = LeafDEax 3;
     LahfLm = Ext1Ecx 0;
     Syscall = Ext1Edx 11;
     Nx = Ext1Edx 20;
@@ -167,6 +179,11 @@ impl CpuModel {
         self.phys_bits
     }
 
+    /// The state components that XCR0 can enable, as its bits.
+    pub fn state_components(&self) -> u64 {
+        xcr0::X87 | xcr0::SSE | if self.has(Feature::Avx) { xcr0::AVX } else { 0 }
+    }
+
     /// Family, model and stepping as CPUID.1:EAX and EDX after reset show them.
     pub fn signature(&self) -> u32 {
         let (family, extended) = (self.family.min(15), self.family.saturating_sub(15));
@@ -200,7 +217,7 @@ pub fn cpuid(core: &mut Core, _: &Insn) -> Result<(), Exit> {
     let leaf = core.reg(Width::W32, gpr::RAX) as u32;
     let subleaf = core.reg(Width::W32, gpr::RCX) as u32;
     let osxsave = core.vcpu.sys.cr4 & cr4::OSXSAVE != 0;
-    let r = core.model.leaf(leaf, subleaf, osxsave);
+    let r = core.model.leaf(leaf, subleaf, osxsave, core.vcpu.sys.xcr0);
     tracing::trace!(target: "cpuid", leaf, subleaf, ?r);
     for (reg, v) in [(gpr::RAX, r.eax), (gpr::RBX, r.ebx), (gpr::RCX, r.ecx), (gpr::RDX, r.edx)] {
         core.set_reg(Width::W32, reg, v.into());

@@ -1,6 +1,6 @@
 //! Which vector operations are translated on this host. The others leave to the interpreter.
 
-use brolga_cpu::vector::{Fp1, Fp2};
+use brolga_cpu::vector::{Cvt, Fp1, Fp2};
 
 /// Beyond what every x86-64 host has: the byte shuffles of SSSE3.
 pub(crate) fn shuffle_by() -> bool {
@@ -13,6 +13,20 @@ pub(crate) fn fp2(op: Fp2) -> bool {
 
 pub(crate) fn fp1(op: Fp1) -> bool {
     !matches!(op, Fp1::Round(_)) || std::arch::is_x86_feature_detected!("sse4.1")
+}
+
+/// Half precision.
+pub(crate) fn cvt(op: Cvt) -> bool {
+    !matches!(op, Cvt::Ph2Ps | Cvt::Ps2Ph(_)) || std::arch::is_x86_feature_detected!("f16c")
+}
+
+pub(crate) fn fma() -> bool {
+    std::arch::is_x86_feature_detected!("fma")
+}
+
+/// Shifts of each lane by its own count.
+pub(crate) fn avx2() -> bool {
+    std::arch::is_x86_feature_detected!("avx2")
 }
 
 /// CRC32 and the comparisons of strings.

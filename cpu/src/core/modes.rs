@@ -4,13 +4,13 @@ use brolga_mmu::{Linear, MmuIndex, PagingKind, PagingMode};
 
 use super::{Core, Mode};
 use crate::cpuid::Feature;
-use crate::vcpu::{SegReg, Segment, Vcpu, attr, cr0, cr4, efer, rflags};
+use crate::vcpu::{SegReg, Segment, Vcpu, attr, cr0, cr4, efer, rflags, xcr0};
 use crate::vector::mxcsr;
 
 impl Core {
     /// Recomputes everything derived. To be called after a change of CS, SS, DS or ES, CPL, CR0,
-    /// CR3's format, CR4, EFER, DR7, EFLAGS.VM, EFLAGS.AC, or the exception masks of MXCSR or the x87. Drops all translations if the rules of
-    /// paging have changed.
+    /// CR3's format, CR4, XCR0, EFER, DR7, EFLAGS.VM, EFLAGS.AC, or the exception masks of MXCSR or the x87.
+    /// Drops all translations if the rules of paging have changed.
     pub fn mode_changed(&mut self) {
         self.mode = decode_mode(&self.vcpu, self.alignment_checked());
         let index = match self.vcpu.cpl {
@@ -91,6 +91,13 @@ fn decode_mode(v: &Vcpu, alignment_checked: bool) -> Mode {
         .with(Mode::USER, v.cpl == 3)
         .with(Mode::SIMD_UNMASKED, v.mxcsr & mxcsr::MASKS != mxcsr::MASKS)
         .with(Mode::X87_UNMASKED, !v.x87.masks_all())
+        .with(Mode::AVX, avx_enabled(v))
+}
+
+/// SDM vol. 1, 14.3, and vol. 2, 2.3.1: no VEX prefix in real-address and virtual-8086 mode.
+fn avx_enabled(v: &Vcpu) -> bool {
+    const NEEDED: u64 = xcr0::SSE | xcr0::AVX;
+    v.protected() && v.sys.cr4 & cr4::OSXSAVE != 0 && v.sys.xcr0 & NEEDED == NEEDED
 }
 
 /// Base 0, limit 4 GiB, writable, expand-up: accesses need no check.

@@ -45,6 +45,7 @@ mod index {
     pub(super) const MTRR_DEF_TYPE: u32 = 0x2ff;
     pub(super) const MC0_CTL: u32 = 0x400;
     pub(super) const TSC_DEADLINE: u32 = 0x6e0;
+    pub(super) const XSS: u32 = 0xda0;
     pub(super) const EFER: u32 = 0xc000_0080;
     pub(super) const STAR: u32 = 0xc000_0081;
     pub(super) const LSTAR: u32 = 0xc000_0082;
@@ -130,6 +131,7 @@ fn required(msr: u32) -> Option<Feature> {
         | MTRR_FIX16K_A0000
         | MTRR_FIX4K_C0000..=MTRR_FIX4K_F8000 => Some(Feature::Mtrr),
         PAT => Some(Feature::Pat),
+        XSS => Some(Feature::Xsaves),
         EFER => Some(Feature::Nx),
         STAR | LSTAR | CSTAR | SFMASK => Some(Feature::Syscall),
         FS_BASE | GS_BASE | KERNEL_GS_BASE => Some(Feature::Lm),
@@ -146,7 +148,7 @@ fn read(core: &mut Core, msr: u32) -> Option<u64> {
     let v = &core.vcpu;
     let sys = &v.sys;
     Some(match msr {
-        P5_MC_ADDR | P5_MC_TYPE | PLATFORM_ID | EBL_CR_POWERON | BIOS_SIGN_ID | DEBUGCTL => 0,
+        P5_MC_ADDR | P5_MC_TYPE | PLATFORM_ID | EBL_CR_POWERON | BIOS_SIGN_ID | DEBUGCTL | XSS => 0,
         MCG_CAP => MCG_CAPABILITIES,
         MCG_CTL => sys.mcg_ctl,
         TSC => core.tsc(),
@@ -259,6 +261,7 @@ fn write_plain(core: &mut Core, msr: u32, v: u64, beyond: &dyn Fn(u64) -> bool) 
         SYSENTER_CS => sys.sysenter_cs = v,
         SYSENTER_ESP => sys.sysenter_esp = address()?,
         SYSENTER_EIP => sys.sysenter_eip = address()?,
+        XSS => drop(within(0)?),
         MCG_STATUS => sys.mcg_status = within(0)?,
         MCG_CTL => sys.mcg_ctl = v,
         MISC_ENABLE => {

@@ -1,0 +1,1 @@
+//! What comparing with a host cannot show.
