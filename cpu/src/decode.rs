@@ -128,7 +128,10 @@ fn vex_bits(i: &Instruction) -> u16 {
         return 0;
     }
     let third = i.op_count() >= 3 && matches!(i.op2_kind(), OpKind::Register | OpKind::Memory);
-    let wide = (0..i.op_count()).any(|n| i.op_register(n).is_ymm());
+    let wide = (0..i.op_count()).any(|n| match i.op_kind(n) {
+        OpKind::Memory => i.memory_size().size() == 32,
+        _ => i.op_register(n).is_ymm(),
+    });
     flag(i.op_count() >= 3 && i.op2_kind() == OpKind::Memory, bits::MEM2)
         | flag(third, bits::THREE)
         | flag(wide || i.memory_index().is_ymm(), bits::YMM)

@@ -14,7 +14,7 @@ pub fn codes(mnemonics: &[Mnemonic], bits: u32) -> Vec<Code> {
             mnemonics.contains(&code.mnemonic())
                 && form.is_instruction()
                 && form.is_available_in_mode(bits)
-                && form.encoding() == EncodingKind::Legacy
+                && matches!(form.encoding(), EncodingKind::Legacy | EncodingKind::VEX)
                 && (0..form.op_count()).all(|n| supported(*code, n, bits))
         })
         .collect()
@@ -60,7 +60,12 @@ pub fn fill(
         Operand::r16_reg | Operand::r16_rm | Operand::r16_opcode => nth(rng, Register::AX, count),
         Operand::r32_reg | Operand::r32_rm | Operand::r32_opcode => nth(rng, Register::EAX, count),
         Operand::r64_reg | Operand::r64_rm | Operand::r64_opcode => nth(rng, Register::RAX, count),
-        Operand::xmm_reg | Operand::xmm_rm => nth(rng, Register::XMM0, count),
+        Operand::xmm_reg | Operand::xmm_rm | Operand::xmm_vvvv | Operand::xmm_is4 => {
+            nth(rng, Register::XMM0, count)
+        }
+        Operand::ymm_reg | Operand::ymm_rm | Operand::ymm_vvvv | Operand::ymm_is4 => {
+            nth(rng, Register::YMM0, count)
+        }
         Operand::mm_reg | Operand::mm_rm => nth(rng, Register::MM0, 8),
         Operand::sti_opcode => nth(rng, Register::ST0, 8),
         Operand::r8_or_mem if rng.bool() => bytes[rng.usize(..bytes.len())],
@@ -70,6 +75,7 @@ pub fn fill(
         }
         Operand::r64_or_mem if rng.bool() => nth(rng, Register::RAX, count),
         Operand::xmm_or_mem if rng.bool() => nth(rng, Register::XMM0, count),
+        Operand::ymm_or_mem if rng.bool() => nth(rng, Register::YMM0, count),
         Operand::mm_or_mem if rng.bool() => nth(rng, Register::MM0, 8),
         _ => return fill_other(rng, i, n, bits, memory),
     };
@@ -113,7 +119,12 @@ fn fill_other(
         | Operand::r32_or_mem
         | Operand::r64_or_mem
         | Operand::xmm_or_mem
+        | Operand::ymm_or_mem
         | Operand::mm_or_mem
+        | Operand::mem_vsib32x
+        | Operand::mem_vsib64x
+        | Operand::mem_vsib32y
+        | Operand::mem_vsib64y
         | Operand::mem => {
             memory(rng, i);
             OpKind::Memory

@@ -3,10 +3,10 @@
 use super::{CpuModel, Feature};
 
 use Feature::{
-    Apic, Arat, ArchCapabilities, Clflush, Cmov, Cx8, Cx16, De, Erms, Fpu, Fsgsbase, Fxsr,
+    Apic, Arat, ArchCapabilities, Avx, Avx2, Clflush, Cmov, Cx8, Cx16, De, Erms, F16c, Fma, Fpu, Fsgsbase, Fxsr,
     Hypervisor, InvariantTsc, Invpcid, LahfLm, Lm, Mca, Mce, Mmx, Movbe, Msr, Mtrr, Nx, Pae, Pat,
     Pcid, Pdpe1gb, Pge, Popcnt, Pse, Pse36, Rdrand, Rdtscp, Sep, Smap, Smep, SpecCtrl, Sse, Sse2,
-    Sse3, Sse41, Sse42, Ssse3, Syscall, Tsc, TscAdjust, TscDeadline, Umip, Vme, X2apic, Xsave,
+    Sse3, Sse41, Sse42, Ssse3, Syscall, Tsc, TscAdjust, TscDeadline, Umip, Vme, X2apic, Xgetbv1, Xsave, Xsavec, Xsaveopt, Xsaves,
 };
 
 const INTEL: &str = "GenuineIntel";
@@ -18,6 +18,8 @@ const I686: &[Feature] =
 const X86_64: &[Feature] = &[Syscall, Lm];
 const CORE2: &[Feature] = &[Sse3, Ssse3, Cx16, LahfLm];
 const NEHALEM: &[Feature] = &[Sse41, Sse42, Popcnt, Rdtscp, InvariantTsc, X2apic];
+/// The vectors of x86-64-v3, and the state management that goes with them.
+const AVX: &[Feature] = &[Avx, Avx2, Fma, F16c, Xsaveopt, Xsavec, Xgetbv1, Xsaves];
 const MAX: &[Feature] = &[
     Pcid,
     Movbe,
@@ -55,7 +57,7 @@ pub(super) fn max() -> CpuModel {
         model: 0x36,
         stepping: 1,
         phys_bits: 40,
-        features: union(&[I486, PENTIUM, I686, X86_64, CORE2, NEHALEM, MAX]),
+        features: union(&[I486, PENTIUM, I686, X86_64, CORE2, NEHALEM, MAX, AVX]),
         max_leaf: 0x16,
         max_extended: 0x8000_0008,
     }

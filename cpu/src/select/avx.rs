@@ -111,6 +111,7 @@ fn floats<B: VectorBackend>(i: &Instruction) -> Option<Handler<B>> {
         Vcvtpd2dq if wide => narrow::narrow::<B, 1>,
         Vcvttpd2dq if wide => narrow::narrow::<B, 2>,
         Vcvtph2ps => narrow::from_half::<B>,
+        Vcvtps2ph if i.op0_kind() == OpKind::Memory => narrow::store_half::<B>,
         Vcvtps2ph => narrow::to_half::<B>,
         _ => return None,
     })

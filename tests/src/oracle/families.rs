@@ -8,7 +8,7 @@ pub struct Family {
     pub name: &'static str,
     /// What belongs to it.
     pub mnemonics: &'static [Mnemonic],
-    /// It works on x87, MMX or SSE state.
+    /// It works on x87, MMX, SSE or AVX state.
     pub vector: bool,
 }
 
@@ -111,6 +111,83 @@ pub const FAMILIES: &[Family] = &[
             Fprem1, Fld1, Fldz, Fldpi, Fldl2e, Fldl2t, Fldlg2, Fldln2, Fxch, Ffree, Fincstp,
             Fdecstp, Fnop, Fcmovb, Fcmove, Fcmovbe, Fcmovu, Fcmovnb, Fcmovne, Fcmovnbe, Fcmovnu,
             Fnstcw, Fldcw, Fnstsw, Fnclex, Fninit,
+        ],
+    ),
+    vector(
+        "avx_integer",
+        &[
+            Vpaddb, Vpaddw, Vpaddd, Vpaddq, Vpaddsb, Vpaddsw, Vpaddusb, Vpaddusw, Vpsubb,
+            Vpsubw, Vpsubd, Vpsubq, Vpsubsb, Vpsubsw, Vpsubusb, Vpsubusw, Vpmullw, Vpmulld,
+            Vpmulhw, Vpmulhuw, Vpmulhrsw, Vpmuludq, Vpmuldq, Vpmaddwd, Vpmaddubsw, Vpavgb,
+            Vpavgw, Vpsadbw, Vmpsadbw, Vphminposuw, Vpand, Vpandn, Vpor, Vpxor, Vpcmpeqb,
+            Vpcmpeqw, Vpcmpeqd, Vpcmpeqq, Vpcmpgtb, Vpcmpgtw, Vpcmpgtd, Vpcmpgtq, Vpmaxsb,
+            Vpmaxsw, Vpmaxsd, Vpmaxub, Vpmaxuw, Vpmaxud, Vpminsb, Vpminsw, Vpminsd, Vpminub,
+            Vpminuw, Vpminud, Vpabsb, Vpabsw, Vpabsd, Vpsignb, Vpsignw, Vpsignd, Vphaddw,
+            Vphaddd, Vphaddsw, Vphsubw, Vphsubd, Vphsubsw, Vpsllw, Vpslld, Vpsllq, Vpslldq,
+            Vpsrlw, Vpsrld, Vpsrlq, Vpsrldq, Vpsraw, Vpsrad, Vptest, Vpsllvd, Vpsllvq, Vpsrlvd,
+            Vpsrlvq, Vpsravd,
+        ],
+    ),
+    vector(
+        "avx_shuffle",
+        &[
+            Vpshufb, Vpshufd, Vpshuflw, Vpshufhw, Vshufps, Vshufpd, Vunpcklps, Vunpcklpd,
+            Vunpckhps, Vunpckhpd, Vpunpcklbw, Vpunpcklwd, Vpunpckldq, Vpunpcklqdq, Vpunpckhbw,
+            Vpunpckhwd, Vpunpckhdq, Vpunpckhqdq, Vpacksswb, Vpackssdw, Vpackuswb, Vpackusdw,
+            Vpalignr, Vpblendw, Vblendps, Vblendpd, Vpblendvb, Vblendvps, Vblendvpd, Vpinsrb,
+            Vpinsrw, Vpinsrd, Vpinsrq, Vpextrb, Vpextrw, Vpextrd, Vpextrq, Vinsertps,
+            Vextractps, Vpmovmskb, Vmovmskps, Vmovmskpd, Vpmovsxbw, Vpmovsxbd, Vpmovsxbq,
+            Vpmovsxwd, Vpmovsxwq, Vpmovsxdq, Vpmovzxbw, Vpmovzxbd, Vpmovzxbq, Vpmovzxwd,
+            Vpmovzxwq, Vpmovzxdq, Vpcmpestri, Vpcmpestrm, Vpcmpistri, Vpcmpistrm, Vpermilps,
+            Vpermilpd, Vpermd, Vpermps, Vpermq, Vpermpd, Vperm2f128, Vperm2i128, Vpblendd,
+            Vbroadcastss, Vbroadcastsd, Vbroadcastf128, Vbroadcasti128, Vpbroadcastb,
+            Vpbroadcastw, Vpbroadcastd, Vpbroadcastq, Vinsertf128, Vinserti128, Vextractf128,
+            Vextracti128,
+        ],
+    ),
+    vector(
+        "avx_moves",
+        &[
+            Vmovd, Vmovq, Vmovaps, Vmovapd, Vmovups, Vmovupd, Vmovdqa, Vmovdqu, Vmovss, Vmovsd,
+            Vmovhps, Vmovhpd, Vmovlps, Vmovlpd, Vmovhlps, Vmovlhps, Vmovntps, Vmovntpd,
+            Vmovntdq, Vmovntdqa, Vlddqu, Vmovddup, Vmovshdup, Vmovsldup, Vldmxcsr, Vstmxcsr,
+            Vzeroupper, Vzeroall, Vmaskmovps, Vmaskmovpd, Vpmaskmovd, Vpmaskmovq, Vgatherdps,
+            Vgatherdpd, Vgatherqps, Vgatherqpd, Vpgatherdd, Vpgatherdq, Vpgatherqd, Vpgatherqq,
+        ],
+    ),
+    vector(
+        "avx_float",
+        &[
+            Vaddps, Vaddpd, Vaddss, Vaddsd, Vsubps, Vsubpd, Vsubss, Vsubsd, Vmulps, Vmulpd,
+            Vmulss, Vmulsd, Vdivps, Vdivpd, Vdivss, Vdivsd, Vsqrtps, Vsqrtpd, Vsqrtss, Vsqrtsd,
+            Vminps, Vminpd, Vminss, Vminsd, Vmaxps, Vmaxpd, Vmaxss, Vmaxsd, Vandps, Vandpd,
+            Vandnps, Vandnpd, Vorps, Vorpd, Vxorps, Vxorpd, Vhaddps, Vhaddpd, Vhsubps, Vhsubpd,
+            Vaddsubps, Vaddsubpd, Vdpps, Vdppd, Vroundps, Vroundpd, Vroundss, Vroundsd, Vcmpps,
+            Vcmppd, Vcmpss, Vcmpsd, Vcomiss, Vcomisd, Vucomiss, Vucomisd, Vtestps, Vtestpd,
+        ],
+    ),
+    vector(
+        "avx_convert",
+        &[
+            Vcvtdq2ps, Vcvtdq2pd, Vcvtps2dq, Vcvttps2dq, Vcvtpd2dq, Vcvttpd2dq, Vcvtps2pd,
+            Vcvtpd2ps, Vcvtss2sd, Vcvtsd2ss, Vcvtsi2ss, Vcvtsi2sd, Vcvtss2si, Vcvttss2si,
+            Vcvtsd2si, Vcvttsd2si, Vcvtph2ps, Vcvtps2ph,
+        ],
+    ),
+    vector(
+        "fma",
+        &[
+            Vfmadd132ps, Vfmadd132pd, Vfmadd132ss, Vfmadd132sd, Vfmadd213ps, Vfmadd213pd,
+            Vfmadd213ss, Vfmadd213sd, Vfmadd231ps, Vfmadd231pd, Vfmadd231ss, Vfmadd231sd,
+            Vfmsub132ps, Vfmsub132pd, Vfmsub132ss, Vfmsub132sd, Vfmsub213ps, Vfmsub213pd,
+            Vfmsub213ss, Vfmsub213sd, Vfmsub231ps, Vfmsub231pd, Vfmsub231ss, Vfmsub231sd,
+            Vfnmadd132ps, Vfnmadd132pd, Vfnmadd132ss, Vfnmadd132sd, Vfnmadd213ps, Vfnmadd213pd,
+            Vfnmadd213ss, Vfnmadd213sd, Vfnmadd231ps, Vfnmadd231pd, Vfnmadd231ss, Vfnmadd231sd,
+            Vfnmsub132ps, Vfnmsub132pd, Vfnmsub132ss, Vfnmsub132sd, Vfnmsub213ps, Vfnmsub213pd,
+            Vfnmsub213ss, Vfnmsub213sd, Vfnmsub231ps, Vfnmsub231pd, Vfnmsub231ss, Vfnmsub231sd,
+            Vfmaddsub132ps, Vfmaddsub132pd, Vfmaddsub213ps, Vfmaddsub213pd, Vfmaddsub231ps,
+            Vfmaddsub231pd, Vfmsubadd132ps, Vfmsubadd132pd, Vfmsubadd213ps, Vfmsubadd213pd,
+            Vfmsubadd231ps, Vfmsubadd231pd,
         ],
     ),
 ];
