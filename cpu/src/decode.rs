@@ -3,7 +3,9 @@
 use std::cell::Cell;
 
 use brolga_mmu::Width;
-use iced_x86::{Code, Decoder, DecoderError, DecoderOptions, EncodingKind, Instruction, OpKind, Register};
+use iced_x86::{
+    Code, Decoder, DecoderError, DecoderOptions, EncodingKind, Instruction, OpKind, Register,
+};
 
 use crate::block::{Block, Jump, Mode, Op};
 use crate::cpuid::CpuModel;

@@ -436,13 +436,7 @@ impl VectorBackend for Survey {
         self.leave();
         Ok([VectorUse::Neutral; 2])
     }
-    fn store_y(
-        &mut self,
-        _: Seg,
-        _: Known,
-        _: bool,
-        _: [VectorUse; 2],
-    ) -> Result<(), Infallible> {
+    fn store_y(&mut self, _: Seg, _: Known, _: bool, _: [VectorUse; 2]) -> Result<(), Infallible> {
         self.leave();
         Ok(())
     }

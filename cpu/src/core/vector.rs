@@ -271,13 +271,7 @@ impl VectorBackend for Core {
     }
 
     #[inline(always)]
-    fn fma(
-        &mut self,
-        op: Fma,
-        fmt: Fmt,
-        upper: u128,
-        operands: [u128; 3],
-    ) -> Result<u128, Exit> {
+    fn fma(&mut self, op: Fma, fmt: Fmt, upper: u128, operands: [u128; 3]) -> Result<u128, Exit> {
         let r = float::fma(op, fmt, upper, operands, self.vcpu.mxcsr);
         self.fp_result(r)
     }

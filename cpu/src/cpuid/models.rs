@@ -3,10 +3,11 @@
 use super::{CpuModel, Feature};
 
 use Feature::{
-    Apic, Arat, ArchCapabilities, Avx, Avx2, Clflush, Cmov, Cx8, Cx16, De, Erms, F16c, Fma, Fpu, Fsgsbase, Fxsr,
-    Hypervisor, InvariantTsc, Invpcid, LahfLm, Lm, Mca, Mce, Mmx, Movbe, Msr, Mtrr, Nx, Pae, Pat,
-    Pcid, Pdpe1gb, Pge, Popcnt, Pse, Pse36, Rdrand, Rdtscp, Sep, Smap, Smep, SpecCtrl, Sse, Sse2,
-    Sse3, Sse41, Sse42, Ssse3, Syscall, Tsc, TscAdjust, TscDeadline, Umip, Vme, X2apic, Xgetbv1, Xsave, Xsavec, Xsaveopt, Xsaves,
+    Apic, Arat, ArchCapabilities, Avx, Avx2, Clflush, Cmov, Cx8, Cx16, De, Erms, F16c, Fma, Fpu,
+    Fsgsbase, Fxsr, Hypervisor, InvariantTsc, Invpcid, LahfLm, Lm, Mca, Mce, Mmx, Movbe, Msr, Mtrr,
+    Nx, Pae, Pat, Pcid, Pdpe1gb, Pge, Popcnt, Pse, Pse36, Rdrand, Rdtscp, Sep, Smap, Smep,
+    SpecCtrl, Sse, Sse2, Sse3, Sse41, Sse42, Ssse3, Syscall, Tsc, TscAdjust, TscDeadline, Umip,
+    Vme, X2apic, Xgetbv1, Xsave, Xsavec, Xsaveopt, Xsaves,
 };
 
 const INTEL: &str = "GenuineIntel";

@@ -5,9 +5,12 @@ use iced_x86::{Code, EncodingKind, Instruction, Mnemonic, OpKind};
 use super::complex;
 use super::sse::strings;
 use crate::backend::Handler;
-use crate::semantics::avx::{compare as avx_compare, convert as narrow, fma, masked, moves, permute};
+use crate::semantics::avx::{
+    compare as avx_compare, convert as narrow, fma, masked, moves, permute,
+};
 use crate::semantics::sse::{
-    self, Vex, compare, convert, float, integer, masked as sse_masked, scalar, shifts, shuffle, state,
+    self, Vex, compare, convert, float, integer, masked as sse_masked, scalar, shifts, shuffle,
+    state,
 };
 use crate::vector::VectorBackend;
 

@@ -151,7 +151,9 @@ fn gate<B: Backend>(i: &Instruction, mode: Mode, model: &CpuModel) -> Option<Han
         Unit::Mmx if emulate => Some(complex!(undefined)),
         Unit::Sse if emulate || !mode.has(Mode::OSFXSR) => Some(complex!(undefined)),
         Unit::Avx if !mode.has(Mode::AVX) => Some(complex!(undefined)),
-        Unit::Mmx | Unit::Sse | Unit::Avx | Unit::FxState if switched => Some(complex!(not_available)),
+        Unit::Mmx | Unit::Sse | Unit::Avx | Unit::FxState if switched => {
+            Some(complex!(not_available))
+        }
         Unit::FxState if emulate => Some(complex!(not_available)),
         _ => None,
     }

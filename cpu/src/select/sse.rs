@@ -6,7 +6,8 @@ use super::complex;
 use crate::backend::Handler;
 use crate::insn::Insn;
 use crate::semantics::sse::{
-    File, Xmm, compare, convert, float, integer, masked, moves, scalar, shifts, shuffle, state, string, xsave,
+    File, Xmm, compare, convert, float, integer, masked, moves, scalar, shifts, shuffle, state,
+    string, xsave,
 };
 use crate::vector::VectorBackend;
 

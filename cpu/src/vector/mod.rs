@@ -169,12 +169,7 @@ pub trait VectorBackend: Backend {
     ) -> Result<(), Self::E>;
 
     /// Loads 32 bytes, the lower half first. A misaligned `aligned` access is #GP(0).
-    fn load_y(
-        &mut self,
-        seg: Seg,
-        ea: Self::V,
-        aligned: bool,
-    ) -> Result<[Self::X; 2], Self::E>;
+    fn load_y(&mut self, seg: Seg, ea: Self::V, aligned: bool) -> Result<[Self::X; 2], Self::E>;
     /// Stores 32 bytes, all or nothing.
     fn store_y(
         &mut self,

@@ -241,8 +241,7 @@ impl<'a> Translator<'a> {
         let slow_path = preserving(&[types::I64]);
         let status = preserving(&[types::I64; 5]);
         let vectors = preserving(&[types::I64, types::I8X16, types::I8X16]);
-        let three_vectors =
-            preserving(&[types::I64, types::I8X16, types::I8X16, types::I8X16]);
+        let three_vectors = preserving(&[types::I64, types::I8X16, types::I8X16, types::I8X16]);
         let integers = preserving(&[types::I64; 3]);
         let to_integer =
             preserving(&[types::I64, types::I64, types::I64, types::I8X16, types::I8X16]);

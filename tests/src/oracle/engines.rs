@@ -120,8 +120,8 @@ const INTERPRETED: &[Mnemonic] = &[
     // They change or show what the host's MXCSR is, and must keep their place among arithmetic.
     Ldmxcsr, Stmxcsr, Vldmxcsr, Vstmxcsr, // The host's would do, but nobody uses them often.
     Fbld, Fbstp, Ffree, Fninit, // Which elements they access is known only when they run.
-    Vmaskmovps, Vmaskmovpd, Vpmaskmovd, Vpmaskmovq, Vgatherdps, Vgatherdpd, Vgatherqps,
-    Vgatherqpd, Vpgatherdd, Vpgatherdq, Vpgatherqd, Vpgatherqq,
+    Vmaskmovps, Vmaskmovpd, Vpmaskmovd, Vpmaskmovq, Vgatherdps, Vgatherdpd, Vgatherqps, Vgatherqpd,
+    Vpgatherdd, Vpgatherdq, Vpgatherqd, Vpgatherqq,
 ];
 
 /// All other instructions are translated, where the guest masks their exceptions.

@@ -161,7 +161,10 @@ fn indices(rng: &mut Rng, i: &Instruction, state: &mut State) {
         };
         let lanes = [index(), index(), index(), index()];
         if far {
-            [lanes[0], lanes[1]].into_iter().rev().fold(0, |v, x| v << 64 | u128::from(i64::from(x) as u64))
+            [lanes[0], lanes[1]]
+                .into_iter()
+                .rev()
+                .fold(0, |v, x| v << 64 | u128::from(i64::from(x) as u64))
         } else {
             lanes.into_iter().rev().fold(0, |v, x| v << 32 | u128::from(x as u32))
         }

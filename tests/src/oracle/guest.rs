@@ -2,7 +2,9 @@
 
 use anyhow::{Result, bail};
 use brolga_cpu::core::tier::{NoTier, Tier};
-use brolga_cpu::vcpu::{Activity, RIP, SegReg, Segment, TableReg, Vcpu, attr, cr0, cr4, efer, gpr, xcr0};
+use brolga_cpu::vcpu::{
+    Activity, RIP, SegReg, Segment, TableReg, Vcpu, attr, cr0, cr4, efer, gpr, xcr0,
+};
 
 use super::layout::{CODE, INSTRUCTION, REGION, SCRATCH, SCRATCH_LEN, SYSTEM};
 use super::machine::Machine;

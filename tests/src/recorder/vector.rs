@@ -106,12 +106,7 @@ impl VectorBackend for Recorder {
         Ok(())
     }
 
-    fn load_y(
-        &mut self,
-        seg: Seg,
-        ea: Value,
-        aligned: bool,
-    ) -> Result<[Value; 2], Infallible> {
+    fn load_y(&mut self, seg: Seg, ea: Value, aligned: bool) -> Result<[Value; 2], Infallible> {
         let place = self.place(32, seg, ea);
         let place = if aligned { format!("aligned {place}") } else { place };
         let v = self.loaded("load", &place);

@@ -61,11 +61,7 @@ pub(crate) fn each_half<B: VectorBackend>(
 /// The halves of the source, as operations on them take it: whole vectors, or, if the operation
 /// extends lanes, parts of one, which is then all of the source. One half only for 128 bits.
 #[inline(always)]
-pub(crate) fn sources<B: VectorBackend>(
-    b: &mut B,
-    i: &Insn,
-    m: Memory,
-) -> Result<[B::X; 2], B::E> {
+pub(crate) fn sources<B: VectorBackend>(b: &mut B, i: &Insn, m: Memory) -> Result<[B::X; 2], B::E> {
     let unaligned = |width| Memory { width, aligned: false };
     let r = i.reg[source_index::<Vex>(i)];
     if !i.has(bits::YMM) {

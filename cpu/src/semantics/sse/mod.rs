@@ -14,11 +14,11 @@ pub mod shifts;
 pub mod shuffle;
 pub mod state;
 pub mod string;
-pub mod xsave;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+pub mod xsave;
 
 use crate::insn::{Insn, bits};
 use crate::vector::{VecWidth, VectorBackend};

@@ -73,10 +73,7 @@ fn copy_low<B: VectorBackend, R: File>(b: &mut B, i: &Insn) -> Result<(), B::E> 
 }
 
 /// MOVLPS and MOVHPS from memory: the other half stays.
-fn load_half<B: VectorBackend, R: File, const HIGH: bool>(
-    b: &mut B,
-    i: &Insn,
-) -> Result<(), B::E> {
+fn load_half<B: VectorBackend, R: File, const HIGH: bool>(b: &mut B, i: &Insn) -> Result<(), B::E> {
     let s = load(b, i, Memory::M8)?;
     let d = first::<B, R>(b, i);
     let r = b.shuffle_d(d, s, if HIGH { [0, 1, 4, 5] } else { [4, 5, 2, 3] });
@@ -93,10 +90,7 @@ fn store_high<B: VectorBackend>(b: &mut B, i: &Insn) -> Result<(), B::E> {
 }
 
 /// MOVLHPS and MOVHLPS: one half of the source to the other half of the destination.
-fn cross<B: VectorBackend, R: File, const TO_HIGH: bool>(
-    b: &mut B,
-    i: &Insn,
-) -> Result<(), B::E> {
+fn cross<B: VectorBackend, R: File, const TO_HIGH: bool>(b: &mut B, i: &Insn) -> Result<(), B::E> {
     let (d, s) = (first::<B, R>(b, i), source::<B, R, false>(b, i, Memory::M16)?);
     let r = b.shuffle_d(d, s, if TO_HIGH { [0, 1, 4, 5] } else { [6, 7, 2, 3] });
     set::<B, R>(b, i.reg[0], r);

@@ -41,7 +41,12 @@ pub(super) fn image(core: &Core, wide: bool) -> Area {
 }
 
 /// Writes a part of `area` to its place in the region at `at`, which has been checked.
-pub(super) fn write(core: &mut Core, at: Linear, area: &Area, part: Range<usize>) -> Result<(), Exit> {
+pub(super) fn write(
+    core: &mut Core,
+    at: Linear,
+    area: &Area,
+    part: Range<usize>,
+) -> Result<(), Exit> {
     let (words, _) = area[part.clone()].as_chunks::<8>();
     for (n, word) in words.iter().enumerate() {
         let place = at.wrapping_add((part.start + 8 * n) as u64);
