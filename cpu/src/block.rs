@@ -57,6 +57,8 @@ mode_bits! {
     PROTECTED = 15;
     /// CR4.LA57: linear addresses of 57 bits.
     LA57 = 16;
+    /// Instructions on YMM registers exist: protected mode, and CR4.OSXSAVE and XCR0 enable them.
+    AVX = 17;
 }
 
 impl Mode {

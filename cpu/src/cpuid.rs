@@ -9,7 +9,7 @@ use brolga_mmu::Width;
 use crate::backend::Backend;
 use crate::core::{Core, Exit};
 use crate::insn::Insn;
-use crate::vcpu::gpr;
+use crate::vcpu::{gpr, xcr0};
 
 /// The nominal frequency of the time-stamp counter, and of the crystal that it and the local APIC
 /// timer count (CPUID leaf 15h), in Hz.
@@ -24,6 +24,8 @@ enum Word {
     Leaf7Ebx,
     Leaf7Ecx,
     Leaf7Edx,
+    /// Subleaf 1.
+    LeafDEax,
     Ext1Ecx,
     Ext1Edx,
     Ext7Edx,
@@ -55,6 +57,7 @@ macro_rules! features {
 features! {
     Sse3 = Leaf1Ecx 0;
     Pclmulqdq = Leaf1Ecx 1;
+    Fma = Leaf1Ecx 12;
     Ssse3 = Leaf1Ecx 9;
     Cx16 = Leaf1Ecx 13;
     Pcid = Leaf1Ecx 17;
@@ -66,6 +69,8 @@ features! {
     TscDeadline = Leaf1Ecx 24;
     Aesni = Leaf1Ecx 25;
     Xsave = Leaf1Ecx 26;
+    Avx = Leaf1Ecx 28;
+    F16c = Leaf1Ecx 29;
     Rdrand = Leaf1Ecx 30;
     Hypervisor = Leaf1Ecx 31;
     Fpu = Leaf1Edx 0;
@@ -94,6 +99,7 @@ features! {
     Fsgsbase = Leaf7Ebx 0;
     TscAdjust = Leaf7Ebx 1;
     Bmi1 = Leaf7Ebx 3;
+    Avx2 = Leaf7Ebx 5;
     Smep = Leaf7Ebx 7;
     Bmi2 = Leaf7Ebx 8;
     Erms = Leaf7Ebx 9;
@@ -110,8 +116,14 @@ features! {
     La57 = Leaf7Ecx 16;
     Rdpid = Leaf7Ecx 22;
     Serialize = Leaf7Edx 14;
+    Vaes = Leaf7Ecx 9;
+    Vpclmulqdq = Leaf7Ecx 10;
     SpecCtrl = Leaf7Edx 26;
     ArchCapabilities = Leaf7Edx 29;
+    Xsaveopt = LeafDEax 0;
+    Xsavec = LeafDEax 1;
+    Xgetbv1 = LeafDEax 2;
+    Xsaves = LeafDEax 3;
     LahfLm = Ext1Ecx 0;
     Lzcnt = Ext1Ecx 5;
     Prefetchw = Ext1Ecx 8;
@@ -174,12 +186,6 @@ impl CpuModel {
         self.vendor == "AuthenticAMD"
     }
 
-    /// This model with a feature that it lacks.
-    #[cfg(test)]
-    pub(crate) fn with(self, feature: Feature) -> CpuModel {
-        CpuModel { features: self.features | feature.mask(), ..self }
-    }
-
     /// This model as AMD's.
     #[cfg(test)]
     pub(crate) fn by_amd(self) -> CpuModel {
@@ -194,6 +200,13 @@ impl CpuModel {
     /// Width of physical addresses (MAXPHYADDR).
     pub fn phys_bits(&self) -> u8 {
         self.phys_bits
+    }
+
+    /// The state components that XCR0 can enable, as its bits.
+    pub fn state_components(&self) -> u64 {
+        let needs = [(Feature::Avx, xcr0::AVX), (Feature::Pku, xcr0::PKRU)];
+        let optional = needs.iter().filter(|(feature, _)| self.has(*feature));
+        optional.fold(xcr0::X87 | xcr0::SSE, |all, (_, bit)| all | bit)
     }
 
     /// Family, model and stepping as CPUID.1:EAX and EDX after reset show them.
@@ -228,7 +241,8 @@ impl Default for CpuModel {
 pub fn cpuid(core: &mut Core, _: &Insn) -> Result<(), Exit> {
     let leaf = core.reg(Width::W32, gpr::RAX) as u32;
     let subleaf = core.reg(Width::W32, gpr::RCX) as u32;
-    let r = core.model.leaf(leaf, subleaf, core.vcpu.sys.cr4);
+    let sys = &core.vcpu.sys;
+    let r = core.model.leaf(leaf, subleaf, sys.cr4, sys.xcr0);
     tracing::trace!(target: "cpuid", leaf, subleaf, ?r);
     for (reg, v) in [(gpr::RAX, r.eax), (gpr::RBX, r.ebx), (gpr::RCX, r.ecx), (gpr::RDX, r.edx)] {
         core.set_reg(Width::W32, reg, v.into());

@@ -3,7 +3,9 @@
 use std::cell::Cell;
 
 use brolga_mmu::Width;
-use iced_x86::{Code, Decoder, DecoderError, DecoderOptions, Instruction, OpKind, Register};
+use iced_x86::{
+    Code, Decoder, DecoderError, DecoderOptions, EncodingKind, Instruction, OpKind, Register,
+};
 
 use crate::block::{Block, Jump, Mode, Op};
 use crate::cpuid::{CpuModel, Feature};
@@ -125,14 +127,30 @@ fn operands(i: &Instruction, mode: Mode, at: u16, next: u16) -> Insn {
         | flag(mode.has(Mode::CS_FLAT), bits::CS_FLAT)
         | flag(opsize == Width::W64, bits::WIDE)
         | flag(i.op0_kind() == OpKind::Memory, bits::MEM0)
-        | flag(i.op1_kind() == OpKind::Memory, bits::MEM1);
+        | flag(i.op1_kind() == OpKind::Memory, bits::MEM1)
+        | vex_bits(i);
     for n in 0..i.op_count().min(4) {
         operand(i, n, &mut insn);
     }
     insn
 }
 
-const fn flag(on: bool, mask: u8) -> u8 {
+/// What the forms of VEX instructions differ in.
+fn vex_bits(i: &Instruction) -> u16 {
+    if i.code().encoding() != EncodingKind::VEX {
+        return 0;
+    }
+    let third = i.op_count() >= 3 && matches!(i.op2_kind(), OpKind::Register | OpKind::Memory);
+    let wide = (0..i.op_count()).any(|n| match i.op_kind(n) {
+        OpKind::Memory => i.memory_size().size() == 32,
+        _ => i.op_register(n).is_ymm(),
+    });
+    flag(i.op_count() >= 3 && i.op2_kind() == OpKind::Memory, bits::MEM2)
+        | flag(third, bits::THREE)
+        | flag(wide || i.memory_index().is_ymm(), bits::YMM)
+}
+
+const fn flag(on: bool, mask: u16) -> u16 {
     if on { mask } else { 0 }
 }
 
@@ -261,6 +279,7 @@ fn address_size(i: &Instruction, mode: Mode) -> Width {
 
 fn memory_address_size(i: &Instruction, mode: Mode) -> Width {
     let register = match (i.memory_base(), i.memory_index()) {
+        (Register::None, index) if index.is_vector_register() => Register::None,
         (Register::None, index) => index,
         (base, _) => base,
     };

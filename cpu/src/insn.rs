@@ -7,19 +7,25 @@ use crate::vcpu::Seg;
 /// Prefix and behaviour bits of an [`Insn`].
 #[allow(missing_docs)]
 pub mod bits {
-    pub const LOCK: u8 = 1;
-    pub const REP: u8 = 1 << 1;
-    pub const REPNE: u8 = 1 << 2;
+    pub const LOCK: u16 = 1;
+    pub const REP: u16 = 1 << 1;
+    pub const REPNE: u16 = 1 << 2;
     /// CS, DS, ES and SS are flat 64-bit: the block is 64-bit code.
-    pub const CODE64: u8 = 1 << 3;
+    pub const CODE64: u16 = 1 << 3;
     /// Near control transfers need no limit check: flat 32-bit code.
-    pub const CS_FLAT: u8 = 1 << 4;
+    pub const CS_FLAT: u16 = 1 << 4;
     /// REX.W was present, or the operand size is 64 bits.
-    pub const WIDE: u8 = 1 << 5;
+    pub const WIDE: u16 = 1 << 5;
     /// Operand 1 is memory.
-    pub const MEM1: u8 = 1 << 6;
+    pub const MEM1: u16 = 1 << 6;
     /// Operand 0 is memory.
-    pub const MEM0: u8 = 1 << 7;
+    pub const MEM0: u16 = 1 << 7;
+    /// Operand 2 is memory.
+    pub const MEM2: u16 = 1 << 8;
+    /// VEX: operand 1 is the first source, and operand 2 the one that may be memory.
+    pub const THREE: u16 = 1 << 9;
+    /// VEX: vectors of 256 bits.
+    pub const YMM: u16 = 1 << 10;
 }
 
 /// A decoded instruction inside a block.
@@ -55,7 +61,7 @@ pub struct Insn {
     /// iced's `Code`, for diagnostics and for functions that serve several instructions.
     pub code: u16,
     /// See [`bits`].
-    pub bits: u8,
+    pub bits: u16,
     /// Second immediate (ENTER's nesting level), or the memory operand's size in bytes.
     pub aux: u8,
     /// Mask that wraps the effective address to the address size; for near branches, the mask
@@ -71,7 +77,7 @@ pub struct Insn {
 impl Insn {
     /// Whether `mask` (see [`bits`]) is set.
     #[inline(always)]
-    pub fn has(&self, mask: u8) -> bool {
+    pub fn has(&self, mask: u16) -> bool {
         self.bits & mask != 0
     }
 }

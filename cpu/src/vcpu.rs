@@ -220,8 +220,11 @@ pub struct Vcpu {
     pub eflags: u64,
     /// Segment registers in encoding order.
     pub segs: [Segment; 6],
-    /// XMM0-15, low 128 bits.
+    /// XMM0-15: the lower halves of YMM0-15.
     pub xmm: [u128; 16],
+    /// The upper halves of YMM0-15, right behind the lower ones: together they are the 32 vectors
+    /// that [`crate::vector::VectorBackend::xmm`] numbers.
+    pub ymm_high: [u128; 16],
     /// The SSE control and status register.
     pub mxcsr: u32,
     /// Current privilege level, 0-3 (the RPL of CS in protected mode, 0 in real mode, 3 in V86).
@@ -330,6 +333,15 @@ pub mod cr4 {
     pub const PKE: u64 = 1 << 22;
 }
 
+/// State components, as bits of XCR0 (SDM vol. 1, 13.1).
+#[allow(missing_docs)]
+pub mod xcr0 {
+    pub const X87: u64 = 1;
+    pub const SSE: u64 = 1 << 1;
+    pub const AVX: u64 = 1 << 2;
+    pub const PKRU: u64 = 1 << 9;
+}
+
 /// Bits of the EFER MSR.
 #[allow(missing_docs)]
 pub mod efer {
@@ -358,6 +370,7 @@ impl Vcpu {
             eflags: rflags::FIXED,
             segs,
             xmm: [0; 16],
+            ymm_high: [0; 16],
             mxcsr: 0x1f80,
             cpl: 0,
             shadow: Shadow::None,
@@ -373,7 +386,7 @@ impl Vcpu {
             tr: Segment { attr: attr::P | 11, limit: 0xffff, ..Segment::default() },
             sys: SystemRegs {
                 cr0: cr0::ET | cr0::NW | cr0::CD,
-                xcr0: 1,
+                xcr0: xcr0::X87,
                 dr6: 0xffff_0ff0,
                 dr7: 0x400,
                 pat: 0x0007_0406_0007_0406,

@@ -25,6 +25,8 @@ pub enum Register {
     Fpu(Fpu),
     /// XMM0 to XMM15.
     Xmm(u8),
+    /// The upper half of YMM0 to YMM15.
+    YmmUpper(u8),
     /// The SSE control and status register.
     Mxcsr,
     /// A control register: 0, 2, 3, 4 or 8.
@@ -222,6 +224,8 @@ impl Layout {
         let mut features = vec![core(long), sse(long)];
         features.extend(long.then(segments));
         features.push(system(long));
+        // Processors without long mode have no YMM registers.
+        features.extend(long.then(avx));
         let mut xml = format!(
             "<?xml version=\"1.0\"?>\n<!DOCTYPE target SYSTEM \"gdb-target.dtd\">\n\
              <target version=\"1.0\">\n<architecture>{architecture}</architecture>\n\
@@ -328,6 +332,13 @@ fn sse(long: bool) -> Feature {
         .push(Entry { group: Some("vector"), ..entry(Register::Mxcsr, "mxcsr", 32, "i386_mxcsr") });
     let types = VECTORS.to_owned() + &flags("i386_mxcsr", 4, MXCSR);
     Feature { name: "org.gnu.gdb.i386.sse", types, entries }
+}
+
+/// GDB puts the halves together, as `ymm0` and so on.
+fn avx() -> Feature {
+    let upper = |n| entry(Register::YmmUpper(n), format!("ymm{n}h"), 128, "uint128");
+    let entries = (0..16).map(upper).collect();
+    Feature { name: "org.gnu.gdb.i386.avx", types: String::new(), entries }
 }
 
 fn segments() -> Feature {

@@ -1,6 +1,6 @@
 //! Which vector operations are translated on this host. The others leave to the interpreter.
 
-use brolga_cpu::vector::{Crypto, Fp1, Fp2};
+use brolga_cpu::vector::{Crypto, Cvt, Fp1, Fp2};
 
 /// Beyond what every x86-64 host has: the byte shuffles of SSSE3.
 pub(crate) fn shuffle_by() -> bool {
@@ -22,6 +22,20 @@ pub(crate) fn bmi2() -> bool {
 
 pub(crate) fn crypto(op: Crypto) -> bool {
     brolga_cpu::vector::crypto::on_host(op)
+}
+
+/// Half precision.
+pub(crate) fn cvt(op: Cvt) -> bool {
+    !matches!(op, Cvt::Ph2Ps | Cvt::Ps2Ph(_)) || std::arch::is_x86_feature_detected!("f16c")
+}
+
+pub(crate) fn fma() -> bool {
+    std::arch::is_x86_feature_detected!("fma")
+}
+
+/// Shifts of each lane by its own count.
+pub(crate) fn avx2() -> bool {
+    std::arch::is_x86_feature_detected!("avx2")
 }
 
 /// CRC32 and the comparisons of strings.

@@ -9,7 +9,7 @@ use std::arch::naked_asm;
 use std::mem::offset_of;
 
 use brolga_cpu::core::translated::offset;
-use brolga_cpu::vector::{ComFmt, Crypto, Fmt, IntCvt};
+use brolga_cpu::vector::{ComFmt, Crypto, Fma, Fmt, IntCvt, Lane, Shift};
 use brolga_mmu::Width;
 
 /// A function with a convention of its own, known by its address.
@@ -64,6 +64,41 @@ vectors! {
     gf2p8mulb "gf2p8mulb xmm0, xmm1";
     gf2p8affineqb "gf2p8affineqb xmm0, xmm1, 0";
     gf2p8affineinvqb "gf2p8affineinvqb xmm0, xmm1, 0";
+    vpsllvd "vpsllvd xmm0, xmm0, xmm1";
+    vpsllvq "vpsllvq xmm0, xmm0, xmm1";
+    vpsrlvd "vpsrlvd xmm0, xmm0, xmm1";
+    vpsrlvq "vpsrlvq xmm0, xmm0, xmm1";
+    vpsravd "vpsravd xmm0, xmm0, xmm1";
+    vcvtph2ps "vcvtph2ps xmm0, xmm1";
+}
+
+/// `$insn` computes XMM2 from XMM0, XMM1 and XMM2.
+macro_rules! fused {
+    ($($name:ident)+) => {
+        $(
+            #[unsafe(naked)]
+            extern "C" fn $name() {
+                naked_asm!(
+                    "sub rsp, 24",
+                    "movups [rsp], xmm2",
+                    concat!(stringify!($name), " xmm2, xmm0, xmm1"),
+                    "movups [rdi + {result}], xmm2",
+                    "movups xmm2, [rsp]",
+                    "add rsp, 24",
+                    "ret",
+                    result = const offset::RESULT,
+                )
+            }
+        )+
+    };
+}
+
+fused! {
+    vfmadd231ss vfmadd231sd vfmadd231ps vfmadd231pd
+    vfmsub231ss vfmsub231sd vfmsub231ps vfmsub231pd
+    vfnmadd231ss vfnmadd231sd vfnmadd231ps vfnmadd231pd
+    vfnmsub231ss vfnmsub231sd vfnmsub231ps vfnmsub231pd
+    vfmaddsub231ps vfmaddsub231pd vfmsubadd231ps vfmsubadd231pd
 }
 
 /// `$insn` computes RSI from RSI, RDX and XMM1.
@@ -137,6 +172,22 @@ macro_rules! rounding {
             }
         )+
     };
+}
+
+/// VCVTPS2PH with an immediate.
+#[unsafe(naked)]
+extern "C" fn vcvtps2ph<const HOW: u8>() {
+    naked_asm!(
+        "sub rsp, 24",
+        "movups [rsp], xmm0",
+        "vcvtps2ph xmm0, xmm1, {how}",
+        "movups [rdi + {result}], xmm0",
+        "movups xmm0, [rsp]",
+        "add rsp, 24",
+        "ret",
+        how = const HOW,
+        result = const offset::RESULT,
+    )
 }
 
 rounding! {
@@ -262,6 +313,14 @@ pub(crate) enum Operation {
     /// The conversion as MXCSR rounds; only `from` and `wide` count.
     ToInt(IntCvt),
     Crc32c(Width),
+    /// Shifts each lane by its own count: doublewords and quadwords.
+    ShiftEach(Shift, Lane),
+    /// The four low half-precision numbers to singles.
+    Ph2Ps,
+    /// The reverse; the lower three bits of the immediate count.
+    Ps2Ph(u8),
+    /// On three vectors. Those that alternate exist for packed formats.
+    Fma(Fma, Fmt),
     /// The lower four bits of the immediate count.
     Round(Fmt, u8),
     CompareStrings {
@@ -316,6 +375,11 @@ struct Table {
     rounding: [[Function; 16]; 4],
     strings: [[[Function; 16]; 8]; 4],
     extensions: [Function; 22],
+    shifts: [[Function; 2]; 3],
+    from_half: Function,
+    to_half: [Function; 8],
+    /// By operation and format.
+    fused: [[Function; 4]; 6],
 }
 
 static TABLE: Table = Table {
@@ -328,11 +392,38 @@ static TABLE: Table = Table {
         all_controls!(string_mask PCMPESTRM: 0 1 2 3 4 5 6 7),
     ],
     extensions: EXTENSIONS,
+    // No instruction shifts quadwords arithmetically.
+    shifts: [[vpsllvd, vpsllvq], [vpsrlvd, vpsrlvq], [vpsravd, vpsravd]],
+    from_half: vcvtph2ps,
+    to_half: [
+        vcvtps2ph::<0>,
+        vcvtps2ph::<1>,
+        vcvtps2ph::<2>,
+        vcvtps2ph::<3>,
+        vcvtps2ph::<4>,
+        vcvtps2ph::<5>,
+        vcvtps2ph::<6>,
+        vcvtps2ph::<7>,
+    ],
+    fused: [
+        [vfmadd231ss, vfmadd231sd, vfmadd231ps, vfmadd231pd],
+        [vfmsub231ss, vfmsub231sd, vfmsub231ps, vfmsub231pd],
+        [vfnmadd231ss, vfnmadd231sd, vfnmadd231ps, vfnmadd231pd],
+        [vfnmsub231ss, vfnmsub231sd, vfnmsub231ps, vfnmsub231pd],
+        // No scalar instruction alternates.
+        [vfmaddsub231ps, vfmaddsub231pd, vfmaddsub231ps, vfmaddsub231pd],
+        [vfmsubadd231ps, vfmsubadd231pd, vfmsubadd231ps, vfmsubadd231pd],
+    ],
 };
 
 /// The address of the functions' table.
 pub(crate) fn table_address() -> u64 {
     (&raw const TABLE).addr() as u64
+}
+
+/// The number of the function at an offset in the table.
+const fn place(offset: usize) -> usize {
+    offset / size_of::<Function>()
 }
 
 impl Operation {
@@ -357,10 +448,17 @@ impl Operation {
                 };
                 16 * row + usize::from(how & 15)
             }
+            Operation::ShiftEach(op, lane) => {
+                place(offset_of!(Table, shifts)) + 2 * op as usize + usize::from(lane == Lane::Q)
+            }
+            Operation::Ph2Ps => place(offset_of!(Table, from_half)),
+            Operation::Ps2Ph(how) => place(offset_of!(Table, to_half)) + usize::from(how & 7),
+            Operation::Fma(op, fmt) => {
+                place(offset_of!(Table, fused)) + 4 * op as usize + fmt as usize
+            }
             Operation::CompareStrings { explicit, mask, control } => {
-                const FIRST: usize = offset_of!(Table, strings) / size_of::<Function>();
                 let kind = 2 * usize::from(explicit) + usize::from(mask);
-                FIRST + 128 * kind + usize::from(control & 127)
+                place(offset_of!(Table, strings)) + 128 * kind + usize::from(control & 127)
             }
             Operation::Crypto(op) => EXTENSIONS_FROM + crypto_index(op),
             Operation::Sha256Rounds => EXTENSIONS_FROM + 19,

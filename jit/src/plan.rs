@@ -330,10 +330,12 @@ fn order(blocks: Vec<PlanBlock>, entry: u16) -> Vec<PlanBlock> {
 fn find_scalars(plan: &mut Plan) {
     let (mut doubles, mut singles, mut packed) = (0, 0, 0);
     for insn in plan.blocks.iter().flat_map(|b| &b.insns) {
+        // Upper halves are no scalars.
+        let written = insn.vector_writes & 0xffff;
         match insn.vector_use {
-            VectorUse::Double => doubles |= insn.vector_writes,
-            VectorUse::Single => singles |= insn.vector_writes,
-            VectorUse::Packed => packed |= insn.vector_writes,
+            VectorUse::Double => doubles |= written,
+            VectorUse::Single => singles |= written,
+            VectorUse::Packed => packed |= written,
             VectorUse::Neutral => {}
         }
     }

@@ -8,7 +8,8 @@ use brolga_cpu::flags::{Cond, FlagOp};
 use brolga_cpu::insn::Insn;
 use brolga_cpu::vcpu::{RIP, Seg, ZERO, gpr};
 use brolga_cpu::vector::{
-    ComFmt, Crypto, Cvt, Fmt, Fp1, Fp2, IntCvt, Lane, Pattern, Shift, VecWidth, VectorBackend, X2,
+    ComFmt, Crypto, Cvt, Fma, Fmt, Fp1, Fp2, IntCvt, Lane, Pattern, Shift, VecWidth, VectorBackend,
+    X2,
 };
 use brolga_mmu::Width;
 
@@ -29,7 +30,7 @@ pub(crate) struct Effects {
     pub(crate) writes: RegSet,
     /// General registers of which nothing old remains.
     pub(crate) replaces: RegSet,
-    /// The same of vector registers.
+    /// The same of vector registers, as [`VectorBackend::xmm`] numbers them: upper halves from 16.
     pub(crate) vector_reads: RegSet,
     pub(crate) vector_writes: RegSet,
     /// The status flags are read (before this instruction sets any).
@@ -399,12 +400,14 @@ impl VectorBackend for Survey {
         VectorUse::Neutral
     }
     fn xmm(&mut self, r: u8) -> VectorUse {
-        self.effects.vector_reads |= (1 << (r & 15)) & !self.effects.vector_writes;
+        self.effects.vector_reads |= (1 << (r & 31)) & !self.effects.vector_writes;
         VectorUse::Neutral
     }
     fn set_xmm(&mut self, r: u8, v: VectorUse) {
-        self.effects.vector_writes |= 1 << (r & 15);
-        self.effects.vector_use = v;
+        self.effects.vector_writes |= 1 << (r & 31);
+        if r < 16 {
+            self.effects.vector_use = v;
+        }
     }
     fn mm(&mut self, _: u8) -> VectorUse {
         VectorUse::Neutral
@@ -431,6 +434,14 @@ impl VectorBackend for Survey {
         self.leave();
         Ok(())
     }
+    fn load_y(&mut self, _: Seg, _: Known, _: bool) -> Result<[VectorUse; 2], Infallible> {
+        self.leave();
+        Ok([VectorUse::Neutral; 2])
+    }
+    fn store_y(&mut self, _: Seg, _: Known, _: bool, _: [VectorUse; 2]) -> Result<(), Infallible> {
+        self.leave();
+        Ok(())
+    }
     fn extract(&mut self, _: Lane, _: VectorUse, _: u8) -> Known {
         Known::Nothing
     }
@@ -450,6 +461,10 @@ impl VectorBackend for Survey {
         VectorUse::Packed
     }
     fn shift(&mut self, _: Shift, _: Lane, _: VectorUse, _: Known) -> VectorUse {
+        VectorUse::Packed
+    }
+    fn shift_each(&mut self, _: Shift, _: Lane, _: VectorUse, _: VectorUse) -> VectorUse {
+        self.effects.interpreted |= !native::avx2();
         VectorUse::Packed
     }
     fn bit_select(&mut self, _: VectorUse, _: VectorUse, _: VectorUse) -> VectorUse {
@@ -489,6 +504,16 @@ impl VectorBackend for Survey {
         self.float(native::fp1(op));
         Ok(format_use(fmt))
     }
+    fn fma(
+        &mut self,
+        _: Fma,
+        fmt: Fmt,
+        _: VectorUse,
+        _: [VectorUse; 3],
+    ) -> Result<VectorUse, Infallible> {
+        self.float(native::fma());
+        Ok(format_use(fmt))
+    }
     fn fp_compare(
         &mut self,
         _: ComFmt,
@@ -501,7 +526,7 @@ impl VectorBackend for Survey {
         Ok(Known::Nothing)
     }
     fn cvt(&mut self, op: Cvt, _: VectorUse, _: VectorUse) -> Result<VectorUse, Infallible> {
-        self.float(true);
+        self.float(native::cvt(op));
         Ok(match op {
             Cvt::Ss2Sd => VectorUse::Double,
             Cvt::Sd2Ss => VectorUse::Single,

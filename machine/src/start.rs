@@ -21,6 +21,7 @@ pub(crate) fn init(core: &mut Core) {
     core.reset();
     let vcpu = &mut core.vcpu;
     vcpu.xmm = old.xmm;
+    vcpu.ymm_high = old.ymm_high;
     vcpu.mxcsr = old.mxcsr;
     vcpu.x87 = old.x87;
     vcpu.ferr = old.ferr;

@@ -66,17 +66,19 @@ const MODELS: &str = "cpu/src/system/tests/models.rs";
 const EVENTS: &str = "cpu/src/system/tests/events.rs";
 const TRANSFERS: &str = "cpu/src/system/tests/transfers.rs";
 const SSE: &str = "cpu/src/semantics/sse/tests.rs";
+const AVX: &str = "cpu/src/semantics/avx/tests.rs";
 const WALK: &str = "mmu/src/walk_tests.rs";
 const LAPIC: &str = "devices/src/lapic/tests.rs";
 
 /// The rows, by word.
-const TABLE: [(Word, &[Row]); 10] = [
+const TABLE: [(Word, &[Row]); 11] = [
     (
         Word(1, 0, Ecx),
         &[
             (0, "SSE3", Oracle("sse_float"), Rom),
             (1, "PCLMULQDQ", Oracle("crypto"), Rom),
             (9, "SSSE3", Oracle("sse_integer"), Rom),
+            (12, "FMA", Oracle("fma"), Nothing),
             (13, "CMPXCHG16B", Oracle("exchange"), Linux),
             (
                 17,
@@ -97,6 +99,8 @@ const TABLE: [(Word, &[Row]); 10] = [
             ),
             (25, "AESNI", Oracle("crypto"), Rom),
             (26, "XSAVE", Unit(SSE, "xsave_writes_and_xrstor_reads_what_is_requested"), Linux),
+            (28, "AVX", Oracle("avx_float"), Linux),
+            (29, "F16C", Oracle("avx_convert"), Nothing),
             (30, "RDRAND", Unit(REGISTERS, "rdrand_repeats_and_sets_carry"), Rom),
             (31, "HYPERVISOR", Unit(FEATURES, "the_hypervisor_has_a_name_where_it_shows"), Linux),
         ],
@@ -153,6 +157,7 @@ const TABLE: [(Word, &[Row]); 10] = [
             (0, "FSGSBASE", Unit(FEATURES, "segment_bases_are_read_and_written"), Linux),
             (1, "TSC_ADJUST", Unit(REGISTERS, "writing_the_tsc_shows_in_tsc_adjust"), Linux),
             (3, "BMI1", Oracle("bmi"), Rom),
+            (5, "AVX2", Oracle("avx_integer"), Linux),
             (7, "SMEP", Unit(WALK, "permissions"), Linux),
             (8, "BMI2", Oracle("bmi"), Rom),
             (9, "ERMS", Oracle("strings"), Linux),
@@ -179,7 +184,10 @@ const TABLE: [(Word, &[Row]); 10] = [
         Word(7, 0, Ecx),
         &[
             (2, "UMIP", Unit(REGISTERS, "umip_hides_tables_from_user_mode"), Linux),
+            (3, "PKU", Unit("cpu/src/system/tests/paging.rs", "pkru_takes_effect_at_once"), Linux),
             (8, "GFNI", Oracle("crypto"), Rom),
+            (9, "VAES", Oracle("avx_crypto"), Nothing),
+            (10, "VPCLMULQDQ", Oracle("avx_crypto"), Nothing),
             (
                 16,
                 "LA57",
@@ -210,6 +218,15 @@ const TABLE: [(Word, &[Row]); 10] = [
                 Unit(MODELS, "registers_that_a_model_lacks_are_a_general_protection_fault"),
                 Linux,
             ),
+        ],
+    ),
+    (
+        Word(0xd, 1, Eax),
+        &[
+            (0, "XSAVEOPT", Unit(SSE, "xsave_writes_and_xrstor_reads_what_is_requested"), Linux),
+            (1, "XSAVEC", Unit(AVX, "the_compacted_format_says_what_it_holds"), Linux),
+            (2, "XGETBV of 1", Unit(AVX, "the_components_in_use_can_be_read"), Nothing),
+            (3, "XSAVES", Unit(AVX, "the_supervisors_forms_are_its_own"), Linux),
         ],
     ),
     (
@@ -256,7 +273,7 @@ fn rows(word: Word) -> &'static [Row] {
 
 /// What `max` shows in a word, with all of CR4 clear.
 fn shown(word: Word) -> u32 {
-    let leaf = CpuModel::default().leaf(word.0, word.1, 0);
+    let leaf = CpuModel::default().leaf(word.0, word.1, 0, 1);
     match word.2 {
         Eax => leaf.eax,
         Ebx => leaf.ebx,

@@ -64,7 +64,12 @@ pub fn fill(
         Operand::r64_reg | Operand::r64_rm | Operand::r64_opcode | Operand::r64_vvvv => {
             nth(rng, Register::RAX, count)
         }
-        Operand::xmm_reg | Operand::xmm_rm => nth(rng, Register::XMM0, count),
+        Operand::xmm_reg | Operand::xmm_rm | Operand::xmm_vvvv | Operand::xmm_is4 => {
+            nth(rng, Register::XMM0, count)
+        }
+        Operand::ymm_reg | Operand::ymm_rm | Operand::ymm_vvvv | Operand::ymm_is4 => {
+            nth(rng, Register::YMM0, count)
+        }
         Operand::mm_reg | Operand::mm_rm => nth(rng, Register::MM0, 8),
         Operand::sti_opcode => nth(rng, Register::ST0, 8),
         Operand::r8_or_mem if rng.bool() => bytes[rng.usize(..bytes.len())],
@@ -74,6 +79,7 @@ pub fn fill(
         }
         Operand::r64_or_mem if rng.bool() => nth(rng, Register::RAX, count),
         Operand::xmm_or_mem if rng.bool() => nth(rng, Register::XMM0, count),
+        Operand::ymm_or_mem if rng.bool() => nth(rng, Register::YMM0, count),
         Operand::mm_or_mem if rng.bool() => nth(rng, Register::MM0, 8),
         _ => return fill_other(rng, i, n, bits, memory),
     };
@@ -117,7 +123,12 @@ fn fill_other(
         | Operand::r32_or_mem
         | Operand::r64_or_mem
         | Operand::xmm_or_mem
+        | Operand::ymm_or_mem
         | Operand::mm_or_mem
+        | Operand::mem_vsib32x
+        | Operand::mem_vsib64x
+        | Operand::mem_vsib32y
+        | Operand::mem_vsib64y
         | Operand::mem => {
             memory(rng, i);
             OpKind::Memory

@@ -269,6 +269,7 @@ fn registers_and_memory(engine: &Engine) -> Result<()> {
         "stepi
 set $rax = 0x1122334455667788
 set $xmm3.v2_int64[1] = 0x0123456789abcdef
+set $ymm3.v4_int64[2] = 0x1122
 set $st0 = 1.5
 set $mxcsr = 0x1fa0
 set $eflags = 0x247
@@ -281,6 +282,7 @@ maintenance flush register-cache
 maintenance flush dcache
 printf \"rax %#lx\\n\", $rax
 printf \"xmm %#lx\\n\", $xmm3.v2_int64[1]
+printf \"ymm %#lx %#lx\\n\", $ymm3.v4_int64[1], $ymm3.v4_int64[2]
 printf \"st0 %g\\n\", $st0
 printf \"mxcsr %#x\\n\", $mxcsr
 printf \"eflags %#x\\n\", $eflags
@@ -296,6 +298,7 @@ detach
     for (mark, value) in [
         ("rax", "0x1122334455667788"),
         ("xmm", "0x123456789abcdef"),
+        ("ymm", "0x123456789abcdef 0x1122"),
         ("st0", "1.5"),
         ("mxcsr", "0x1fa0"),
         ("eflags", "0x247"),

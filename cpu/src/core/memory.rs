@@ -305,6 +305,46 @@ impl Core {
         self.write_linear(Linear(at.0.wrapping_add(8)), Width::W64, (v >> 64) as u64, By::Current)
     }
 
+    /// Reads 32 bytes at `ea`.
+    #[inline(always)]
+    pub(crate) fn load256(&mut self, seg: Seg, ea: u64) -> Result<[u128; 2], Exit> {
+        let at = self.linear(seg, ea, 32, false)?;
+        if let Some(host) = self.host_read(at, 32) {
+            // SAFETY: as in `read_host`.
+            return Ok(unsafe { [host.read128(), host.wrapping_add(16).read128()] });
+        }
+        self.canonical(seg, at, 32)?;
+        self.check_read(at, 32, By::Current)?;
+        let mut words = [0; 4];
+        for (n, word) in words.iter_mut().enumerate() {
+            let at = Linear(at.0.wrapping_add(8 * n as u64));
+            *word = u128::from(self.read_linear(at, Width::W64, By::Current)?);
+        }
+        Ok([words[1] << 64 | words[0], words[3] << 64 | words[2]])
+    }
+
+    /// Writes 32 bytes at `ea`, all or nothing.
+    #[inline(always)]
+    pub(crate) fn store256(&mut self, seg: Seg, ea: u64, v: [u128; 2]) -> Result<(), Exit> {
+        let at = self.linear(seg, ea, 32, true)?;
+        if let Some(host) = self.host_write(at, 32) {
+            // SAFETY: as in `read_host`.
+            unsafe {
+                host.write128(v[0]);
+                host.wrapping_add(16).write128(v[1]);
+            }
+            return Ok(());
+        }
+        self.canonical(seg, at, 32)?;
+        self.check_write(at, 32, By::Current)?;
+        let words = v.into_iter().flat_map(|x| [x as u64, (x >> 64) as u64]);
+        for (n, word) in words.enumerate() {
+            let at = Linear(at.0.wrapping_add(8 * n as u64));
+            self.write_linear(at, Width::W64, word, By::Current)?;
+        }
+        Ok(())
+    }
+
     /// Atomically replaces 16 aligned bytes if they are `expected`; returns the old value.
     pub(crate) fn compare_exchange128(
         &mut self,

@@ -5,13 +5,13 @@ use brolga_mmu::{Linear, MmuIndex, PagingKind, PagingMode};
 use super::memory::is_canonical;
 use super::{Core, Mode};
 use crate::cpuid::Feature;
-use crate::vcpu::{SegReg, Segment, Vcpu, attr, cr0, cr4, efer, rflags};
+use crate::vcpu::{SegReg, Segment, Vcpu, attr, cr0, cr4, efer, rflags, xcr0};
 use crate::vector::mxcsr;
 
 impl Core {
     /// Recomputes everything derived. To be called after a change of CS, SS, DS or ES, CPL, CR0,
-    /// CR3's format, CR4, EFER, DR7, EFLAGS.VM, EFLAGS.AC, or the exception masks of MXCSR or the x87. Drops all translations if the rules of
-    /// paging have changed.
+    /// CR3's format, CR4, XCR0, EFER, DR7, EFLAGS.VM, EFLAGS.AC, or the exception masks of MXCSR or the x87.
+    /// Drops all translations if the rules of paging have changed.
     pub fn mode_changed(&mut self) {
         self.mode = decode_mode(&self.vcpu, self.alignment_checked());
         let index = match self.vcpu.cpl {
@@ -40,6 +40,7 @@ impl Core {
         if (0..16).any(|key| used(key) && changed >> (2 * key) & 3 != 0) {
             self.mem.tlb.flush_all();
             self.mem.keys = 0;
+            self.leave_block(false);
         }
     }
 
@@ -127,6 +128,13 @@ fn decode_mode(v: &Vcpu, alignment_checked: bool) -> Mode {
         .with(Mode::X87_UNMASKED, !v.x87.masks_all())
         .with(Mode::PROTECTED, v.protected())
         .with(Mode::LA57, v.sys.cr4 & cr4::LA57 != 0)
+        .with(Mode::AVX, avx_enabled(v))
+}
+
+/// SDM vol. 1, 14.3, and vol. 2, 2.3.1: no VEX prefix in real-address and virtual-8086 mode.
+fn avx_enabled(v: &Vcpu) -> bool {
+    const NEEDED: u64 = xcr0::SSE | xcr0::AVX;
+    v.protected() && v.sys.cr4 & cr4::OSXSAVE != 0 && v.sys.xcr0 & NEEDED == NEEDED
 }
 
 /// Base 0, limit 4 GiB, writable, expand-up: accesses need no check.

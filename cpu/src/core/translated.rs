@@ -79,7 +79,7 @@ pub struct Translated {
 }
 
 /// The largest read that may cross a page's end in translated code, in bytes.
-const GATHERED: usize = 16;
+const GATHERED: usize = 32;
 
 /// See [`Translated::x87_image`].
 #[derive(Debug)]

@@ -8,11 +8,13 @@ use crate::backend::Backend;
 use crate::exception::{Exception, vector};
 use crate::flags::sign_extend;
 use crate::host::{extended, float};
+use crate::semantics::sse::UPPER;
 use crate::semantics::x87::report_pending;
+use crate::softfloat::flag;
 use crate::vcpu::{Seg, cr4};
 use crate::vector::{
-    ComFmt, Crypto, Cvt, Fmt, Fp, Fp1, Fp2, IntCvt, Lane, Pattern, Shift, VecWidth, VectorBackend,
-    X2, lanes, string,
+    ComFmt, Crypto, Cvt, Fma, Fmt, Fp, Fp1, Fp2, IntCvt, Lane, Pattern, Shift, VecWidth,
+    VectorBackend, X2, lanes, mxcsr, string,
 };
 
 impl Core {
@@ -35,7 +37,7 @@ impl Core {
 
     #[cold]
     fn misaligned(&mut self) -> Exit {
-        self.raise(Exception::gp("vector operand is not aligned to 16 bytes"))
+        self.raise(Exception::gp("vector operand is not aligned"))
     }
 
     /// #GP(0) unless the linear address of `ea` is a multiple of `to`, a power of two.
@@ -75,12 +77,18 @@ impl VectorBackend for Core {
 
     #[inline(always)]
     fn xmm(&mut self, r: u8) -> u128 {
-        self.vcpu.xmm[usize::from(r & 15)]
+        let n = usize::from(r & 15);
+        if r < UPPER { self.vcpu.xmm[n] } else { self.vcpu.ymm_high[n] }
     }
 
     #[inline(always)]
     fn set_xmm(&mut self, r: u8, v: u128) {
-        self.vcpu.xmm[usize::from(r & 15)] = v;
+        let n = usize::from(r & 15);
+        if r < UPPER {
+            self.vcpu.xmm[n] = v;
+        } else {
+            self.vcpu.ymm_high[n] = v;
+        }
     }
 
     #[inline(always)]
@@ -149,6 +157,43 @@ impl VectorBackend for Core {
     }
 
     #[inline(always)]
+    fn load_y(&mut self, seg: Seg, ea: u64, aligned: bool) -> Result<[u128; 2], Exit> {
+        if aligned {
+            self.check_aligned(seg, ea, 32)?;
+        }
+        self.load256(seg, ea)
+    }
+
+    #[inline(always)]
+    fn store_y(&mut self, seg: Seg, ea: u64, aligned: bool, v: [u128; 2]) -> Result<(), Exit> {
+        if aligned {
+            self.check_aligned(seg, ea, 32)?;
+        }
+        self.store256(seg, ea, v)
+    }
+
+    /// The flags of all lanes are set before an exception is delivered; one that is found before the
+    /// computation keeps all lanes from being computed (SDM vol. 1, 11.5.2 and 11.5.3).
+    #[inline(always)]
+    fn halves(
+        &mut self,
+        mut f: impl FnMut(&mut Self, usize) -> Result<u128, Exit>,
+    ) -> Result<[u128; 2], Exit> {
+        let old = self.vcpu.mxcsr;
+        if old & mxcsr::MASKS == mxcsr::MASKS {
+            return Ok([f(self, 0)?, f(self, 1)?]);
+        }
+        self.vcpu.mxcsr &= !u32::from(flag::ALL);
+        let halves = [f(self, 0), f(self, 1)];
+        let raised = self.vcpu.mxcsr as u8 & flag::ALL;
+        let stopped = raised & !(old >> 7) as u8 & flag::PRE_COMPUTATION != 0;
+        let counts = if stopped { raised & flag::PRE_COMPUTATION } else { raised };
+        self.vcpu.mxcsr = old | u32::from(counts);
+        let [low, high] = halves;
+        Ok([low?, high?])
+    }
+
+    #[inline(always)]
     fn extract(&mut self, lane: Lane, a: u128, n: u8) -> u64 {
         lanes::extract(lane, a, n)
     }
@@ -176,6 +221,11 @@ impl VectorBackend for Core {
     #[inline(always)]
     fn shift(&mut self, op: Shift, lane: Lane, a: u128, count: u64) -> u128 {
         lanes::shift(op, lane, a, count)
+    }
+
+    #[inline(always)]
+    fn shift_each(&mut self, op: Shift, lane: Lane, a: u128, counts: u128) -> u128 {
+        lanes::shift_each(op, lane, a, counts)
     }
 
     #[inline(always)]
@@ -217,6 +267,12 @@ impl VectorBackend for Core {
     #[inline(always)]
     fn fp1(&mut self, op: Fp1, fmt: Fmt, upper: u128, a: u128) -> Result<u128, Exit> {
         let r = float::fp1(op, fmt, upper, a, self.vcpu.mxcsr);
+        self.fp_result(r)
+    }
+
+    #[inline(always)]
+    fn fma(&mut self, op: Fma, fmt: Fmt, upper: u128, operands: [u128; 3]) -> Result<u128, Exit> {
+        let r = float::fma(op, fmt, upper, operands, self.vcpu.mxcsr);
         self.fp_result(r)
     }
 

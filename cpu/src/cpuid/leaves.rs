@@ -1,10 +1,9 @@
 //! The CPUID leaves, computed from a model's features (SDM vol. 2, CPUID).
 
 use super::{CpuModel, Feature, TSC_HZ, Word};
+use crate::semantics::sse::xsave;
 use crate::vcpu::cr4;
 
-/// Size of the XSAVE area for x87 and SSE state: legacy region and header (SDM vol. 1, 13.4).
-const XSAVE_BYTES: u32 = 512 + 64;
 /// CLFLUSH line, in units of 8 bytes.
 const CLFLUSH_LINE: u32 = 8;
 const EXTENDED: u32 = 0x8000_0000;
@@ -30,8 +29,8 @@ fn text(s: &str, at: usize) -> u32 {
 }
 
 impl CpuModel {
-    /// The contents of a leaf while CR4 is `cr4`: some bits tell what it enables.
-    pub fn leaf(&self, leaf: u32, subleaf: u32, cr4: u64) -> Registers {
+    /// The contents of a leaf while CR4 is `cr4` and XCR0 `xcr0`: some bits tell what they enable.
+    pub fn leaf(&self, leaf: u32, subleaf: u32, cr4: u64, xcr0: u64) -> Registers {
         if leaf == HYPERVISOR && self.has(Feature::Hypervisor) {
             let name = "BrolgaBrolga";
             return Registers {
@@ -45,10 +44,10 @@ impl CpuModel {
             return self.extended(leaf);
         }
         // Beyond the highest leaf, Intel processors return that of the highest basic one.
-        self.basic(leaf.min(self.max_leaf), subleaf, cr4)
+        self.basic(leaf.min(self.max_leaf), subleaf, cr4, xcr0)
     }
 
-    fn basic(&self, leaf: u32, subleaf: u32, cr4: u64) -> Registers {
+    fn basic(&self, leaf: u32, subleaf: u32, cr4: u64, xcr0: u64) -> Registers {
         let none = Registers::default();
         match leaf {
             0 => Registers {
@@ -83,9 +82,7 @@ impl CpuModel {
                 ..none
             },
             0xb => topology(subleaf),
-            0xd if self.has(Feature::Xsave) && subleaf == 0 => {
-                Registers { eax: 3, ebx: XSAVE_BYTES, ecx: XSAVE_BYTES, edx: 0 }
-            }
+            0xd if self.has(Feature::Xsave) => self.extended_state(subleaf, xcr0),
             // TSC = crystal * EBX / EAX: the crystal itself runs at the nominal frequency.
             0x15 => Registers { eax: 1, ebx: 1, ecx: TSC_HZ, edx: 0 },
             0x16 => {
@@ -93,6 +90,29 @@ impl CpuModel {
                 Registers { eax: mhz, ebx: mhz, ecx: 100, edx: 0 }
             }
             _ => none,
+        }
+    }
+
+    /// Leaf 0Dh: state components, and the areas that hold them.
+    fn extended_state(&self, subleaf: u32, xcr0: u64) -> Registers {
+        let all = self.state_components();
+        let len = |components, compacted| xsave::area_len(components, compacted) as u32;
+        match subleaf {
+            0 => Registers { eax: all as u32, ebx: len(xcr0, false), ecx: len(all, false), edx: 0 },
+            1 => {
+                let compacted = self.has(Feature::Xsavec) || self.has(Feature::Xsaves);
+                let ebx = if compacted { len(xcr0, true) } else { 0 };
+                Registers { eax: self.word(Word::LeafDEax), ebx, ..Registers::default() }
+            }
+            _ => {
+                let known = |c: &&xsave::Component| all & c.bit != 0 && 1 << subleaf == c.bit;
+                let component = xsave::COMPONENTS.iter().find(|c| subleaf < 64 && known(c));
+                component.map_or(Registers::default(), |c| Registers {
+                    eax: c.len as u32,
+                    ebx: c.standard as u32,
+                    ..Registers::default()
+                })
+            }
         }
     }
 

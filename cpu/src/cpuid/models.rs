@@ -13,6 +13,8 @@ const I686: &[Feature] = &[Clflush, Sse2, Nx];
 const X86_64: &[Feature] = &[Syscall, Lm];
 const CORE2: &[Feature] = &[Sse3, Ssse3, Cx16, LahfLm];
 const NEHALEM: &[Feature] = &[Sse41, Sse42, Popcnt, Rdtscp, InvariantTsc, X2apic];
+/// The vectors of x86-64-v3, and the state management that goes with them.
+const AVX: &[Feature] = &[Avx, Avx2, Fma, F16c, Xsaveopt];
 const HASWELL: &[Feature] = &[
     Pclmulqdq,
     Aesni,
@@ -34,6 +36,9 @@ const HASWELL: &[Feature] = &[
 ];
 const MAX: &[Feature] = &[
     Hypervisor,
+    Xsavec,
+    Xgetbv1,
+    Xsaves,
     Rdseed,
     Adx,
     Smap,
@@ -41,7 +46,10 @@ const MAX: &[Feature] = &[
     Clwb,
     Sha,
     Umip,
+    Pku,
     Gfni,
+    Vaes,
+    Vpclmulqdq,
     La57,
     Rdpid,
     Serialize,
@@ -55,8 +63,7 @@ fn union(sets: &[&[Feature]]) -> u128 {
     sets.iter().flat_map(|set| set.iter()).fold(0, |bits, f| bits | f.mask())
 }
 
-/// Everything that is implemented, but for [`Pku`]: systems that see it save PKRU by XSAVE, which
-/// does not know that component yet. Family, model and stepping are those of an Atom that executes in
+/// Everything that is implemented. Family, model and stepping are those of an Atom that executes in
 /// order (Cedarview, 06_36H): systems look for no quirks of it, and Linux knows that it does not
 /// speculate. Of other processors of Intel's Linux assumes, since 6.1.139, that branch history must
 /// be cleared at each system call, whatever IA32_ARCH_CAPABILITIES says (`cpu_set_bug_bits`).
@@ -69,7 +76,9 @@ pub(super) fn max() -> CpuModel {
         model: 0x36,
         stepping: 1,
         phys_bits: 40,
-        features: union(&[I486, PENTIUM, PENTIUM3, I686, X86_64, CORE2, NEHALEM, HASWELL, MAX]),
+        features: union(&[
+            I486, PENTIUM, PENTIUM3, I686, X86_64, CORE2, NEHALEM, HASWELL, AVX, MAX,
+        ]),
         max_leaf: 0x16,
         max_extended: 0x8000_0008,
     }
@@ -84,7 +93,7 @@ pub(super) fn all() -> [CpuModel; 9] {
         model: 60,
         stepping: 3,
         phys_bits: 39,
-        features: union(&[I486, PENTIUM, PENTIUM3, I686, X86_64, CORE2, NEHALEM, HASWELL]),
+        features: union(&[I486, PENTIUM, PENTIUM3, I686, X86_64, CORE2, NEHALEM, HASWELL, AVX]),
         max_leaf: 0xd,
         ..max.clone()
     };

@@ -11,7 +11,7 @@ use bytemuck::cast;
 
 use crate::softfloat::flag;
 use crate::vcpu::rflags::{CF, PF, ZF};
-use crate::vector::{ComFmt, Cvt, Fmt, Fp, Fp1, Fp2, IntCvt, Pred, mxcsr, portable};
+use crate::vector::{ComFmt, Cvt, Fma, Fmt, Fp, Fp1, Fp2, IntCvt, Pred, mxcsr, portable};
 
 /// The MXCSR that Rust code runs with.
 static HOST_MXCSR: u32 = mxcsr::DEFAULT;
@@ -106,6 +106,63 @@ pub fn fp1(op: Fp1, fmt: Fmt, upper: u128, a: u128, csr: u32) -> Fp<u128> {
     }
 }
 
+/// Runs `$insn c, a, b` on three vectors, the first of which is also the result.
+macro_rules! fused {
+    ($csr:expr, [$a:expr, $b:expr, $c:expr], $($insn:tt)+) => {{
+        let (mut csr, a, b): (u32, __m128i, __m128i) = (control($csr), cast($a), cast($b));
+        let mut c: __m128i = cast($c);
+        // SAFETY: as in `vector!`; the host has FMA.
+        unsafe {
+            asm!(
+                "ldmxcsr [{csr}]", concat!($($insn)+), "stmxcsr [{csr}]", "ldmxcsr [{host}]",
+                csr = in(reg) &mut csr, host = in(reg) &HOST_MXCSR,
+                a = in(xmm_reg) a, b = in(xmm_reg) b, c = inout(xmm_reg) c,
+                options(nostack, preserves_flags),
+            );
+        }
+        Fp { value: cast(c), flags: flags(csr) }
+    }};
+}
+
+macro_rules! fused_formats {
+    ($fmt:expr, $csr:expr, $x:expr, $stem:literal) => {{
+        let [a, b, c] = $x;
+        match $fmt {
+            Fmt::Ss => fused!($csr, [a, b, c], $stem, "ss {c}, {a}, {b}"),
+            Fmt::Ps => fused!($csr, [a, b, c], $stem, "ps {c}, {a}, {b}"),
+            Fmt::Sd => fused!($csr, [a, b, c], $stem, "sd {c}, {a}, {b}"),
+            Fmt::Pd => fused!($csr, [a, b, c], $stem, "pd {c}, {a}, {b}"),
+        }
+    }};
+}
+
+/// See [`crate::vector::VectorBackend::fma`].
+#[inline(always)]
+pub fn fma(op: Fma, fmt: Fmt, upper: u128, x: [u128; 3], csr: u32) -> Fp<u128> {
+    if !all_masked(csr) || !std::arch::is_x86_feature_detected!("fma") {
+        return portable::fma(op, fmt, upper, x, csr);
+    }
+    let packed = |[a, b, c]: [u128; 3], double| match (op, double) {
+        (Fma::AddSub, false) => fused!(csr, [a, b, c], "vfmaddsub231ps {c}, {a}, {b}"),
+        (Fma::AddSub, true) => fused!(csr, [a, b, c], "vfmaddsub231pd {c}, {a}, {b}"),
+        (_, false) => fused!(csr, [a, b, c], "vfmsubadd231ps {c}, {a}, {b}"),
+        (_, true) => fused!(csr, [a, b, c], "vfmsubadd231pd {c}, {a}, {b}"),
+    };
+    let r = match op {
+        Fma::Add => fused_formats!(fmt, csr, x, "vfmadd231"),
+        Fma::Sub => fused_formats!(fmt, csr, x, "vfmsub231"),
+        Fma::NegatedAdd => fused_formats!(fmt, csr, x, "vfnmadd231"),
+        Fma::NegatedSub => fused_formats!(fmt, csr, x, "vfnmsub231"),
+        Fma::AddSub | Fma::SubAdd => packed(x, fmt == Fmt::Pd),
+    };
+    let low = match fmt {
+        Fmt::Ss => u128::from(u32::MAX),
+        Fmt::Sd => u128::from(u64::MAX),
+        Fmt::Ps | Fmt::Pd => u128::MAX,
+    };
+    Fp { value: r.value & low | upper & !low, ..r }
+}
+
 /// Runs a comparison and collects the flags it leaves in RFLAGS.
 macro_rules! comparison {
     ($csr:expr, $a:expr, $b:expr, $insn:literal) => {{
@@ -159,6 +216,8 @@ pub fn cvt(op: Cvt, upper: u128, a: u128, csr: u32) -> Fp<u128> {
         Cvt::Pd2Ps => vector!(csr, upper, a, "cvtpd2ps {a}, {b}"),
         Cvt::Ss2Sd => vector!(csr, upper, a, "cvtss2sd {a}, {b}"),
         Cvt::Sd2Ss => vector!(csr, upper, a, "cvtsd2ss {a}, {b}"),
+        // F16C: not every x86-64 host has it.
+        Cvt::Ph2Ps | Cvt::Ps2Ph(_) => portable::cvt(op, upper, a, csr),
     }
 }
 

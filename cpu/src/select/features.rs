@@ -60,6 +60,15 @@ pub(super) fn executes(model: &CpuModel, feature: F) -> bool {
         // PREFETCH(W) are NOPs on every 64-bit Intel processor, whatever CPUID says.
         F::PREFETCHW | F::PREFETCHWT1 => Feature::Lm,
         F::XSAVE => Feature::Xsave,
+        F::XSAVEOPT => Feature::Xsaveopt,
+        F::XSAVEC => Feature::Xsavec,
+        F::XSAVES => Feature::Xsaves,
+        F::AVX => Feature::Avx,
+        F::AVX2 => Feature::Avx2,
+        F::F16C => Feature::F16c,
+        F::FMA => Feature::Fma,
+        F::VAES => Feature::Vaes,
+        F::VPCLMULQDQ => Feature::Vpclmulqdq,
         _ => return false,
     };
     model.has(needed)

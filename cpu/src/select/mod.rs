@@ -1,5 +1,6 @@
 //! Which semantics an instruction has: one table for every engine.
 
+mod avx;
 mod control;
 mod features;
 mod integer;
@@ -75,6 +76,7 @@ pub fn select<B: VectorBackend>(i: &Instruction, mode: Mode, model: &CpuModel) -
             .or_else(|| x87::select(i))
             .or_else(|| mmx::select(i))
             .or_else(|| sse::select(i))
+            .or_else(|| avx::select(i))
     });
     let jumps = i.flow_control() != FlowControl::Next;
     match found {
@@ -152,7 +154,10 @@ fn gate<B: Backend>(i: &Instruction, mode: Mode, model: &CpuModel) -> Option<Han
         }
         Unit::Mmx if emulate => Some(complex!(undefined)),
         Unit::Sse if emulate || !mode.has(Mode::OSFXSR) => Some(complex!(undefined)),
-        Unit::Mmx | Unit::Sse | Unit::FxState if switched => Some(complex!(not_available)),
+        Unit::Avx if !mode.has(Mode::AVX) => Some(complex!(undefined)),
+        Unit::Mmx | Unit::Sse | Unit::Avx | Unit::FxState if switched => {
+            Some(complex!(not_available))
+        }
         Unit::FxState if emulate => Some(complex!(not_available)),
         _ => None,
     }
@@ -165,8 +170,18 @@ enum Unit {
     Wait,
     Mmx,
     Sse,
+    /// On vectors, VEX-encoded; CR0.EM does not count (SDM vol. 2, table 2-18).
+    Avx,
     /// FXSAVE and FXRSTOR.
     FxState,
+}
+
+/// Whether a VEX-encoded instruction works on vectors: those on general registers need no state of
+/// AVX.
+fn is_vector(i: &Instruction) -> bool {
+    use iced_x86::CpuidFeature as F;
+    let vectors = [F::AVX, F::AVX2, F::FMA, F::F16C, F::VAES, F::VPCLMULQDQ, F::GFNI];
+    i.cpuid_features().iter().any(|f| vectors.contains(f))
 }
 
 fn unit(i: &Instruction) -> Unit {
@@ -190,6 +205,9 @@ fn unit(i: &Instruction) -> Unit {
         | Mnemonic::Clflush
         | Mnemonic::Pause => return Unit::Other,
         _ => {}
+    }
+    if i.code().encoding() == EncodingKind::VEX {
+        return if is_vector(i) { Unit::Avx } else { Unit::Other };
     }
     if x87::is_x87(i) {
         return Unit::X87;

@@ -6,8 +6,8 @@ use super::complex;
 use crate::backend::Handler;
 use crate::insn::Insn;
 use crate::semantics::sse::{
-    Xmm, compare, convert, crypto, float, integer, masked, moves, scalar, shifts, shuffle, state,
-    string,
+    File, Xmm, compare, convert, crypto, float, integer, masked, moves, scalar, shifts, shuffle,
+    state, string, xsave,
 };
 use crate::vector::VectorBackend;
 
@@ -21,7 +21,7 @@ pub(super) fn select<B: VectorBackend>(i: &Instruction) -> Option<Handler<B>> {
         .or_else(|| convert::select(i))
         .or_else(|| compare::select(i))
         .or_else(|| vectors(i))
-        .or_else(|| strings(i))
+        .or_else(|| strings::<B, Xmm>(i))
         .or_else(|| others(i))
 }
 
@@ -33,8 +33,8 @@ fn vectors<B: VectorBackend>(i: &Instruction) -> Option<Handler<B>> {
     }
     let mem = i.op1_kind() == OpKind::Memory;
     match i.mnemonic() {
-        Mnemonic::Insertps if mem => return Some(shuffle::insert_single::<B, true>),
-        Mnemonic::Insertps => return Some(shuffle::insert_single::<B, false>),
+        Mnemonic::Insertps if mem => return Some(shuffle::insert_single::<B, Xmm, true>),
+        Mnemonic::Insertps => return Some(shuffle::insert_single::<B, Xmm, false>),
         _ => {}
     }
     integer::select::<B, Xmm>(i)
@@ -45,26 +45,27 @@ fn vectors<B: VectorBackend>(i: &Instruction) -> Option<Handler<B>> {
         .or_else(|| crypto::select::<B, Xmm>(i))
 }
 
-/// PCMPxSTRx.
-fn strings<B: VectorBackend>(i: &Instruction) -> Option<Handler<B>> {
+/// PCMPxSTRx and VPCMPxSTRx.
+pub(super) fn strings<B: VectorBackend, R: File>(i: &Instruction) -> Option<Handler<B>> {
+    use Mnemonic::*;
     let mem = i.op1_kind() == OpKind::Memory;
     Some(match (i.mnemonic(), mem) {
-        (Mnemonic::Pcmpestri | Mnemonic::Pcmpestri64, false) => {
-            string::compare::<B, true, false, false>
+        (Pcmpestri | Pcmpestri64 | Vpcmpestri | Vpcmpestri64, false) => {
+            string::compare::<B, R, true, false, false>
         }
-        (Mnemonic::Pcmpestri | Mnemonic::Pcmpestri64, true) => {
-            string::compare::<B, true, false, true>
+        (Pcmpestri | Pcmpestri64 | Vpcmpestri | Vpcmpestri64, true) => {
+            string::compare::<B, R, true, false, true>
         }
-        (Mnemonic::Pcmpestrm | Mnemonic::Pcmpestrm64, false) => {
-            string::compare::<B, true, true, false>
+        (Pcmpestrm | Pcmpestrm64 | Vpcmpestrm | Vpcmpestrm64, false) => {
+            string::compare::<B, R, true, true, false>
         }
-        (Mnemonic::Pcmpestrm | Mnemonic::Pcmpestrm64, true) => {
-            string::compare::<B, true, true, true>
+        (Pcmpestrm | Pcmpestrm64 | Vpcmpestrm | Vpcmpestrm64, true) => {
+            string::compare::<B, R, true, true, true>
         }
-        (Mnemonic::Pcmpistri, false) => string::compare::<B, false, false, false>,
-        (Mnemonic::Pcmpistri, true) => string::compare::<B, false, false, true>,
-        (Mnemonic::Pcmpistrm, false) => string::compare::<B, false, true, false>,
-        (Mnemonic::Pcmpistrm, true) => string::compare::<B, false, true, true>,
+        (Pcmpistri | Vpcmpistri, false) => string::compare::<B, R, false, false, false>,
+        (Pcmpistri | Vpcmpistri, true) => string::compare::<B, R, false, false, true>,
+        (Pcmpistrm | Vpcmpistrm, false) => string::compare::<B, R, false, true, false>,
+        (Pcmpistrm | Vpcmpistrm, true) => string::compare::<B, R, false, true, true>,
         _ => return None,
     })
 }
@@ -77,9 +78,12 @@ fn others<B: VectorBackend>(i: &Instruction) -> Option<Handler<B>> {
         Stmxcsr_m32 => complex!(state::stmxcsr),
         Fxsave_m512byte | Fxsave64_m512byte => complex!(state::fxsave),
         Fxrstor_m512byte | Fxrstor64_m512byte => complex!(state::fxrstor),
-        Xsave_mem | Xsave64_mem => complex!(state::xsave::<false>),
-        Xsaveopt_mem | Xsaveopt64_mem => complex!(state::xsave::<true>),
-        Xrstor_mem | Xrstor64_mem => complex!(state::xrstor),
+        Xsave_mem | Xsave64_mem => complex!(xsave::xsave::<false>),
+        Xsaveopt_mem | Xsaveopt64_mem => complex!(xsave::xsave::<true>),
+        Xsavec_mem | Xsavec64_mem => complex!(xsave::xsave_compacted::<false>),
+        Xsaves_mem | Xsaves64_mem => complex!(xsave::xsave_compacted::<true>),
+        Xrstor_mem | Xrstor64_mem => complex!(xsave::xrstor::<false>),
+        Xrstors_mem | Xrstors64_mem => complex!(xsave::xrstor::<true>),
         Maskmovdqu_rDI_xmm_xmm => complex!(masked::store::<Xmm>),
         Mfence => complex!(state::mfence),
         // Guest accesses are never reordered: the host does not do it, or the softmmu forbids it.

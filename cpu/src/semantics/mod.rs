@@ -3,6 +3,7 @@
 
 pub mod alu;
 pub mod atomic;
+pub mod avx;
 pub mod bits;
 pub mod bmi;
 pub mod branch;

@@ -92,11 +92,17 @@ pub trait Format {
     fn nan(sign: bool, sig: u64) -> Self::Bits {
         Self::pack(sign, Self::SPECIAL, sig | INTEGER_BIT | QUIET_BIT)
     }
+    /// The negative of a number; a NaN as it is.
+    fn negated(bits: Self::Bits) -> Self::Bits;
     /// The NaN of an invalid operation: negative, quiet, no payload.
     fn default_nan() -> Self::Bits {
         Self::nan(true, 0)
     }
 }
+
+/// binary16, as raw bits.
+#[derive(Clone, Copy, Debug)]
+pub enum F16 {}
 
 /// binary32, as raw bits.
 #[derive(Clone, Copy, Debug)]
@@ -177,6 +183,33 @@ fn unpack_special(sig: u64) -> (Class, i32, u64) {
     (class, 0, sig)
 }
 
+/// [`Format::negated`] of the interchange formats, whose top bit is the sign.
+macro_rules! negated {
+    () => {
+        fn negated(bits: Self::Bits) -> Self::Bits {
+            let sign = !(Self::Bits::MAX >> 1);
+            if Self::unpack(bits).is_nan() { bits } else { bits ^ sign }
+        }
+    };
+}
+
+impl Format for F16 {
+    type Bits = u16;
+    const PRECISION: u32 = 11;
+    const EMAX: i32 = 15;
+
+    fn unpack(bits: u16) -> Unpacked {
+        let biased = u32::from(bits >> 10 & 0x1F);
+        unpack_interchange::<Self>(bits >> 15 != 0, biased, u64::from(bits & 0x3FF))
+    }
+
+    fn pack(sign: bool, biased: u32, sig: u64) -> u16 {
+        u16::from(sign) << 15 | (biased as u16) << 10 | ((sig & !INTEGER_BIT) >> 53) as u16
+    }
+
+    negated!();
+}
+
 impl Format for F32 {
     type Bits = u32;
     const PRECISION: u32 = 24;
@@ -190,6 +223,8 @@ impl Format for F32 {
     fn pack(sign: bool, biased: u32, sig: u64) -> u32 {
         u32::from(sign) << 31 | biased << 23 | ((sig & !INTEGER_BIT) >> 40) as u32
     }
+
+    negated!();
 }
 
 impl Format for F64 {
@@ -205,6 +240,8 @@ impl Format for F64 {
     fn pack(sign: bool, biased: u32, sig: u64) -> u64 {
         u64::from(sign) << 63 | u64::from(biased) << 52 | (sig & !INTEGER_BIT) >> 11
     }
+
+    negated!();
 }
 
 impl Format for F80 {
@@ -229,5 +266,9 @@ impl Format for F80 {
 
     fn pack(sign: bool, biased: u32, sig: u64) -> Self {
         Self { sig, se: u16::from(sign) << 15 | biased as u16 }
+    }
+
+    fn negated(bits: Self) -> Self {
+        if Self::unpack(bits).is_nan() { bits } else { Self { se: bits.se ^ 0x8000, ..bits } }
     }
 }

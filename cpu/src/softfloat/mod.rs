@@ -19,7 +19,7 @@ pub(crate) use compare::compare_unpacked;
 pub use compare::{Relation, compare, compare_quiet};
 pub(crate) use convert::convert_unpacked;
 pub use convert::{Integer, convert, from_int, round_to_int, to_int};
-pub use format::{Class, F32, F64, F80, Format, Unpacked};
+pub use format::{Class, F16, F32, F64, F80, Format, Unpacked};
 pub use remainder::{Remainder, RemainderKind, extract, remainder, scale};
 pub(crate) use round::{Exact, round_pack};
 

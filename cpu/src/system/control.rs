@@ -9,7 +9,8 @@ use crate::core::{Core, Exit};
 use crate::cpuid::Feature;
 use crate::exception::{Exception, Why};
 use crate::insn::Insn;
-use crate::vcpu::{SegReg, attr, cr0, cr4, efer};
+use crate::semantics::sse::xsave;
+use crate::vcpu::{SegReg, attr, cr0, cr4, efer, xcr0};
 
 /// MOV to CR3 with PCIDs: keep what the TLB holds for the new PCID.
 const CR3_NO_FLUSH: u64 = 1 << 63;
@@ -269,25 +270,30 @@ pub fn invpcid(core: &mut Core, insn: &Insn) -> Done {
     Ok(())
 }
 
-/// XGETBV.
+/// XGETBV: XCR0, or those of its components that are in use.
 pub fn xgetbv(core: &mut Core, _: &Insn) -> Done {
     require_osxsave(core)?;
-    let ok = core.reg(Width::W32, crate::vcpu::gpr::RCX) == 0;
-    core.require(ok, Exception::gp("XGETBV of an undefined register"))?;
-    core.set_pair(core.vcpu.sys.xcr0);
+    let v = match core.reg(Width::W32, crate::vcpu::gpr::RCX) {
+        0 => core.vcpu.sys.xcr0,
+        1 if core.model.has(Feature::Xgetbv1) => core.vcpu.sys.xcr0 & xsave::in_use(core),
+        _ => return Err(core.raise(Exception::gp("XGETBV of an undefined register"))),
+    };
+    core.set_pair(v);
     Ok(())
 }
 
-/// XSETBV. Of the state components, x87 must and SSE may be enabled.
+/// XSETBV. Of the state components, x87 must be enabled, and AVX only with SSE.
 pub fn xsetbv(core: &mut Core, _: &Insn) -> Done {
     require_osxsave(core)?;
     core.require_cpl0()?;
     let index = core.reg(Width::W32, crate::vcpu::gpr::RCX);
     let v = core.pair();
     core.require(index == 0, Exception::gp("XSETBV of an undefined register"))?;
-    let ok = v & 1 != 0 && v & !3 == 0;
-    core.require(ok, Exception::gp("XCR0 without x87 or with reserved bits"))?;
+    let avx_alone = v & xcr0::AVX != 0 && v & xcr0::SSE == 0;
+    let ok = v & xcr0::X87 != 0 && v & !core.model.state_components() == 0 && !avx_alone;
+    core.require(ok, Exception::gp("XCR0 with a combination of bits that does not exist"))?;
     core.vcpu.sys.xcr0 = v;
+    core.mode_changed();
     Ok(())
 }
 
@@ -309,7 +315,6 @@ pub fn wrpkru(core: &mut Core, _: &Insn) -> Done {
     let v = core.pair();
     core.require(v >> 32 == 0, Exception::gp("WRPKRU with EDX set"))?;
     core.set_pkru(v as u32);
-    core.leave_block(false);
     Ok(())
 }
 

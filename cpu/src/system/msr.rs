@@ -48,6 +48,7 @@ mod index {
     pub(super) const TSC_DEADLINE: u32 = 0x6e0;
     pub(super) const X2APIC_FIRST: u32 = 0x800;
     pub(super) const X2APIC_LAST: u32 = 0x8ff;
+    pub(super) const XSS: u32 = 0xda0;
     pub(super) const EFER: u32 = 0xc000_0080;
     pub(super) const STAR: u32 = 0xc000_0081;
     pub(super) const LSTAR: u32 = 0xc000_0082;
@@ -142,6 +143,7 @@ fn exists(model: &CpuModel, msr: u32) -> bool {
         | MTRR_FIX4K_C0000..=MTRR_FIX4K_F8000 => Feature::Mtrr,
         PAT => Feature::Pat,
         X2APIC_FIRST..=X2APIC_LAST => Feature::X2apic,
+        XSS => Feature::Xsaves,
         EFER => return efer_supported(model) != 0,
         STAR | SFMASK => Feature::Syscall,
         LSTAR | CSTAR | FS_BASE | GS_BASE | KERNEL_GS_BASE => Feature::Lm,
@@ -159,7 +161,7 @@ fn read(core: &mut Core, msr: u32) -> Option<u64> {
     let v = &core.vcpu;
     let sys = &v.sys;
     Some(match msr {
-        P5_MC_ADDR | P5_MC_TYPE | PLATFORM_ID | EBL_CR_POWERON | BIOS_SIGN_ID | DEBUGCTL => 0,
+        P5_MC_ADDR | P5_MC_TYPE | PLATFORM_ID | EBL_CR_POWERON | BIOS_SIGN_ID | DEBUGCTL | XSS => 0,
         MCG_CAP => MCG_CAPABILITIES,
         MCG_CTL => sys.mcg_ctl,
         TSC => core.tsc(),
@@ -274,6 +276,7 @@ fn write_plain(core: &mut Core, msr: u32, v: u64, beyond: &dyn Fn(u64) -> bool) 
         SYSENTER_CS => sys.sysenter_cs = v,
         SYSENTER_ESP => sys.sysenter_esp = address()?,
         SYSENTER_EIP => sys.sysenter_eip = address()?,
+        XSS => drop(within(0)?),
         MCG_STATUS => sys.mcg_status = within(0)?,
         MCG_CTL => sys.mcg_ctl = v,
         MISC_ENABLE => {

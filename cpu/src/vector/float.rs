@@ -104,6 +104,42 @@ pub enum Cvt {
     /// The lowest lane; the rest comes from elsewhere.
     Ss2Sd,
     Sd2Ss,
+    /// The four low half-precision numbers to singles.
+    Ph2Ps,
+    /// Singles to half precision; the upper half of the result is zero. The immediate of VCVTPS2PH:
+    /// the rounding in bits 1:0, or as MXCSR says if bit 2 is set.
+    Ps2Ph(u8),
+}
+
+/// Fused operations on a product and a summand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fma {
+    /// `a * b + c`
+    Add,
+    /// `a * b - c`
+    Sub,
+    /// `-(a * b) + c`
+    NegatedAdd,
+    /// `-(a * b) - c`
+    NegatedSub,
+    /// Subtracts in the even lanes and adds in the odd ones.
+    AddSub,
+    /// Adds in the even lanes and subtracts in the odd ones.
+    SubAdd,
+}
+
+impl Fma {
+    /// Whether the product and the summand of lane `n` are negated.
+    pub const fn signs(self, n: u32) -> (bool, bool) {
+        match self {
+            Fma::Add => (false, false),
+            Fma::Sub => (false, true),
+            Fma::NegatedAdd => (true, false),
+            Fma::NegatedSub => (true, true),
+            Fma::AddSub => (false, n.is_multiple_of(2)),
+            Fma::SubAdd => (false, !n.is_multiple_of(2)),
+        }
+    }
 }
 
 /// A conversion of a scalar to an integer.

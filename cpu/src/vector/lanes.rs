@@ -158,6 +158,21 @@ pub(crate) fn shift(op: Shift, lane: Lane, a: u128, count: u64) -> u128 {
     }
 }
 
+/// Shifts each doubleword or quadword by its own count.
+#[inline(always)]
+pub(crate) fn shift_each(op: Shift, lane: Lane, a: u128, counts: u128) -> u128 {
+    let doublewords = |f: fn(u32, u32) -> u32| each::<u32, 4>(a, counts, f);
+    let quadwords =
+        |f: fn(u64, u32) -> u64| each::<u64, 2>(a, counts, |a, n| f(a, n.min(64) as u32));
+    match (op, lane) {
+        (Shift::Shl, Lane::Q) => quadwords(u64::unbounded_shl),
+        (Shift::Shr, Lane::Q) => quadwords(u64::unbounded_shr),
+        (Shift::Shl, _) => doublewords(u32::unbounded_shl),
+        (Shift::Shr, _) => doublewords(u32::unbounded_shr),
+        (Shift::Sar, _) => doublewords(|a, n| (a as i32).unbounded_shr(n) as u32),
+    }
+}
+
 /// Bits `[n * lane, (n + 1) * lane)`.
 #[inline(always)]
 pub(crate) fn extract(lane: Lane, a: u128, n: u8) -> u64 {

@@ -13,7 +13,7 @@ use crate::backend::Backend;
 use crate::vcpu::Seg;
 pub use crypto::Crypto;
 pub use float::mxcsr;
-pub use float::{ComFmt, Cvt, Fmt, Fp, Fp1, Fp2, IntCvt, Pred};
+pub use float::{ComFmt, Cvt, Fma, Fmt, Fp, Fp1, Fp2, IntCvt, Pred};
 
 /// How a 128-bit value is divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,9 +137,9 @@ pub trait VectorBackend: Backend {
 
     /// A constant.
     fn const_x(&mut self, v: u128) -> Self::X;
-    /// Register XMM`r`.
+    /// Register XMM`r`; from 16 on, the upper half of YMM`r - 16`.
     fn xmm(&mut self, r: u8) -> Self::X;
-    /// Writes XMM`r`.
+    /// Writes that register, and only it.
     fn set_xmm(&mut self, r: u8, v: Self::X);
     /// Register MM`r`, zero-extended.
     fn mm(&mut self, r: u8) -> Self::X;
@@ -170,6 +170,27 @@ pub trait VectorBackend: Backend {
         v: Self::X,
     ) -> Result<(), Self::E>;
 
+    /// Loads 32 bytes, the lower half first. A misaligned `aligned` access is #GP(0).
+    fn load_y(&mut self, seg: Seg, ea: Self::V, aligned: bool) -> Result<[Self::X; 2], Self::E>;
+    /// Stores 32 bytes, all or nothing.
+    fn store_y(
+        &mut self,
+        seg: Seg,
+        ea: Self::V,
+        aligned: bool,
+        v: [Self::X; 2],
+    ) -> Result<(), Self::E>;
+
+    /// What `f` gives for both halves of a vector, by their numbers. It is one instruction: what
+    /// one half raises counts for the other.
+    #[inline(always)]
+    fn halves(
+        &mut self,
+        mut f: impl FnMut(&mut Self, usize) -> Result<Self::X, Self::E>,
+    ) -> Result<[Self::X; 2], Self::E> {
+        Ok([f(self, 0)?, f(self, 1)?])
+    }
+
     /// Lane `n`, zero-extended.
     fn extract(&mut self, lane: Lane, a: Self::X, n: u8) -> Self::V;
     /// `a` with lane `n` replaced.
@@ -183,6 +204,9 @@ pub trait VectorBackend: Backend {
     fn abs(&mut self, lane: Lane, a: Self::X) -> Self::X;
     /// Shifts all lanes by `count`, a 64-bit value that may exceed the lane.
     fn shift(&mut self, op: Shift, lane: Lane, a: Self::X, count: Self::V) -> Self::X;
+    /// Shifts each lane by the count in the same lane of `counts`, which may exceed the lane:
+    /// doublewords and quadwords, the latter not with [`Shift::Sar`].
+    fn shift_each(&mut self, op: Shift, lane: Lane, a: Self::X, counts: Self::X) -> Self::X;
     /// `mask ? a : b`, bit by bit.
     fn bit_select(&mut self, mask: Self::X, a: Self::X, b: Self::X) -> Self::X;
     /// The bytes of `a` and `b` that `pattern` names.
@@ -198,6 +222,15 @@ pub trait VectorBackend: Backend {
     fn fp2(&mut self, op: Fp2, fmt: Fmt, a: Self::X, b: Self::X) -> Result<Self::X, Self::E>;
     /// Floating-point `op a`; scalar formats take the upper lanes from `upper`.
     fn fp1(&mut self, op: Fp1, fmt: Fmt, upper: Self::X, a: Self::X) -> Result<Self::X, Self::E>;
+    /// Products of the first two operands and sums with the third, rounded once; scalar formats
+    /// take the upper lanes from `upper`.
+    fn fma(
+        &mut self,
+        op: Fma,
+        fmt: Fmt,
+        upper: Self::X,
+        operands: [Self::X; 3],
+    ) -> Result<Self::X, Self::E>;
     /// Compares the lowest lanes: ZF, PF and CF in their RFLAGS positions. `quiet` (UCOMIS) does
     /// not signal for quiet NaNs.
     fn fp_compare(

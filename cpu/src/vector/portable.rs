@@ -1,8 +1,8 @@
 //! SSE floating point by integer arithmetic: exact on every host, and the only path where an
 //! exception is unmasked.
 
-use super::{ComFmt, Cvt, Fmt, Fp, Fp1, Fp2, IntCvt, Pred};
-use crate::softfloat::{self as sf, Env, F32, F64, Format, Integer, Relation, Rounding, flag};
+use super::{ComFmt, Cvt, Fma, Fmt, Fp, Fp1, Fp2, IntCvt, Pred};
+use crate::softfloat::{self as sf, Env, F16, F32, F64, Format, Integer, Relation, Rounding, flag};
 use crate::vcpu::rflags::{CF, PF, ZF};
 
 /// A format as lanes of a vector.
@@ -37,6 +37,19 @@ impl LaneFormat for F64 {
     }
     fn mask(on: bool) -> u64 {
         if on { u64::MAX } else { 0 }
+    }
+}
+
+impl LaneFormat for F16 {
+    const BITS: u32 = 16;
+    fn get(x: u128, i: u32) -> u16 {
+        (x >> (16 * i)) as u16
+    }
+    fn widen(v: u16) -> u128 {
+        v.into()
+    }
+    fn mask(on: bool) -> u16 {
+        if on { u16::MAX } else { 0 }
     }
 }
 
@@ -111,6 +124,47 @@ pub fn fp2(op: Fp2, fmt: Fmt, a: u128, b: u128, mxcsr: u32) -> Fp<u128> {
         Fmt::Sd => on::<F64>(op, 1, a, b, env),
         Fmt::Pd => on::<F64>(op, 2, a, b, env),
     })
+}
+
+/// See [`super::VectorBackend::fma`].
+pub fn fma(op: Fma, fmt: Fmt, upper: u128, operands: [u128; 3], mxcsr: u32) -> Fp<u128> {
+    fn on<F: LaneFormat>(op: Fma, n: u32, upper: u128, x: [u128; 3], env: &mut Env) -> u128 {
+        lanes::<F>(n, upper, |i| {
+            let [a, b, c] = x.map(|x| F::get(x, i));
+            let (product, summand) = op.signs(i);
+            sf::fma::<F>(negated::<F>(a, product), b, negated::<F>(c, summand), env)
+        })
+    }
+    run(mxcsr, |env| match fmt {
+        Fmt::Ss => on::<F32>(op, 1, upper, operands, env),
+        Fmt::Ps => on::<F32>(op, 4, upper, operands, env),
+        Fmt::Sd => on::<F64>(op, 1, upper, operands, env),
+        Fmt::Pd => on::<F64>(op, 2, upper, operands, env),
+    })
+}
+
+/// A number with its sign inverted if `on`; a NaN keeps its sign.
+fn negated<F: Format>(x: F::Bits, on: bool) -> F::Bits {
+    if on { F::negated(x) } else { x }
+}
+
+/// VCVTPH2PS and VCVTPS2PH leave denormal numbers of half precision as they are, whatever MXCSR says
+/// (SDM vol. 1, 14.4.1).
+fn to_half(how: u8, a: u128, env: &mut Env) -> u128 {
+    if how & 4 == 0 {
+        env.rounding = Rounding::from_rc(how.into());
+    }
+    env.ftz = false;
+    lanes::<F16>(4, 0, |i| sf::convert::<F32, F16>(F32::get(a, i), env))
+}
+
+fn from_half(a: u128, env: &mut Env) -> u128 {
+    let denormal = env.flags & flag::DENORMAL;
+    env.daz = false;
+    env.masks |= flag::DENORMAL;
+    let v = lanes::<F32>(4, 0, |i| sf::convert::<F16, F32>(F16::get(a, i), env));
+    env.flags = env.flags & !flag::DENORMAL | denormal;
+    v
 }
 
 /// ROUNDPS's immediate: rounding control, "as MXCSR says", "do not report precision".
@@ -216,6 +270,8 @@ pub fn cvt(op: Cvt, upper: u128, a: u128, mxcsr: u32) -> Fp<u128> {
         Cvt::Ps2Pd => lanes::<F64>(2, 0, |i| sf::convert::<F32, F64>(F32::get(a, i), env)),
         Cvt::Pd2Ps => lanes::<F32>(2, 0, |i| sf::convert::<F64, F32>(F64::get(a, i), env)),
         Cvt::Ss2Sd => lanes::<F64>(1, upper, |i| sf::convert::<F32, F64>(F32::get(a, i), env)),
+        Cvt::Ph2Ps => from_half(a, env),
+        Cvt::Ps2Ph(how) => to_half(how, a, env),
         Cvt::Sd2Ss => lanes::<F32>(1, upper, |i| sf::convert::<F64, F32>(F64::get(a, i), env)),
     })
 }

@@ -50,7 +50,7 @@ impl Translator<'_> {
     fn after_interpreted(&mut self, next: i64, reload: &Live) {
         let entry = self.ip_plus(-next);
         self.f.ins().store(trusted(), entry, self.core, at(RIP_FIELD));
-        self.vectors = [None; 16];
+        self.vectors = [None; super::vector::VECTORS];
         self.groups.set_here(Vec::new());
         self.x87 = super::x87::Known::default();
         self.load_registers(reload.regs, reload.vectors);

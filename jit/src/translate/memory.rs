@@ -201,11 +201,19 @@ impl Translator<'_> {
     }
 
     pub(super) fn load_host(&mut self, ty: Type, host: Value) -> Value {
-        self.f.ins().load(ty, guest(), host, 0)
+        self.load_host_at(ty, host, 0)
+    }
+
+    pub(super) fn load_host_at(&mut self, ty: Type, host: Value, offset: i32) -> Value {
+        self.f.ins().load(ty, guest(), host, offset)
     }
 
     pub(super) fn store_host(&mut self, v: Value, host: Value) {
-        self.f.ins().store(guest(), v, host, 0);
+        self.store_host_at(v, host, 0);
+    }
+
+    pub(super) fn store_host_at(&mut self, v: Value, host: Value, offset: i32) {
+        self.f.ins().store(guest(), v, host, offset);
     }
 }
 

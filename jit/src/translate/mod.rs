@@ -45,7 +45,7 @@ pub(crate) use interpret::GO_ON;
 pub(crate) use leave::Reason;
 use leave::{Leave, Snapshot};
 use node::{Node, Nodes};
-use vector::{Home, Vector};
+use vector::{Home, VECTORS, Vector};
 
 /// Where the links of a region lead: offsets from its entry, in the same page. The code refers to
 /// them by their number plus [`Request::first_cell`].
@@ -101,7 +101,7 @@ struct Signatures {
     leave: SigRef,
     slow_path: SigRef,
     status: SigRef,
-    /// Of the functions of [`crate::operations`]: on vectors, on integers, and from a vector to an
+    /// Of the functions of [`crate::operations`]: on two or three vectors, on integers, and from a vector to an
     /// integer.
     vectors: SigRef,
     three_vectors: SigRef,
@@ -131,7 +131,7 @@ enum End {
 struct Inherited {
     flags: FlagsId,
     pending: u64,
-    vectors: [Option<Vector>; 16],
+    vectors: [Option<Vector>; VECTORS],
     x87: x87::Known,
     groups: Vec<usize>,
 }
@@ -149,7 +149,7 @@ pub(crate) struct Translator<'a> {
     nodes: Nodes,
     flag_states: Vec<State>,
     gprs: [Variable; 16],
-    xmms: [Home; 16],
+    xmms: [Home; VECTORS],
     /// Instructions left in the slice, less `pending`.
     budget: Variable,
     /// Whether the flags follow the recipe where paths meet that differ in this.
@@ -171,7 +171,7 @@ pub(crate) struct Translator<'a> {
     dirty: u32,
     vector_dirty: u32,
     /// Vector registers that the current block has read or written.
-    vectors: [Option<Vector>; 16],
+    vectors: [Option<Vector>; VECTORS],
     x87: x87::Known,
     end: Option<End>,
     /// The state at the start of the current instruction, and the block that leaves with it.
@@ -312,7 +312,7 @@ impl<'a> Translator<'a> {
             flags: FlagsId::IN_VCPU,
             dirty: PASSED_SET,
             vector_dirty: 0,
-            vectors: [None; 16],
+            vectors: [None; VECTORS],
             x87: x87::Known::default(),
             end: None,
             leave: None,
@@ -349,9 +349,9 @@ impl<'a> Translator<'a> {
                 let v = self.f.ins().load(types::I64, trusted(), self.core, field);
                 self.f.def_var(self.gprs[r], v);
             }
-            if vectors >> r & 1 != 0 {
-                self.load_vector_register(r);
-            }
+        }
+        for r in (0..VECTORS).filter(|r| vectors >> r & 1 != 0) {
+            self.load_vector_register(r);
         }
     }
 
@@ -438,7 +438,7 @@ impl<'a> Translator<'a> {
             None => Inherited {
                 flags: self.meet(block),
                 pending: 0,
-                vectors: [None; 16],
+                vectors: [None; VECTORS],
                 x87: x87::Known::default(),
                 groups: Vec::new(),
             },
@@ -544,9 +544,10 @@ impl<'a> Translator<'a> {
             if self.dirty >> r & 1 != 0 {
                 regs.push((at(offset::REGS + 8 * r), self.f.use_var(self.gprs[r])));
             }
-            if self.vector_dirty >> r & 1 != 0 {
-                vectors.push((r, self.vector_register(r)));
-            }
+        }
+        let dirty = self.vector_dirty;
+        for r in (0..VECTORS).filter(|r| dirty >> r & 1 != 0) {
+            vectors.push((r, self.vector_register(r)));
         }
         let budget = self.f.use_var(self.budget);
         Snapshot {

@@ -30,6 +30,7 @@ pub(super) fn read(machine: &Machine, register: Register) -> u128 {
         }
         Register::Fpu(field) => fpu_field(machine, field).into(),
         Register::Xmm(n) => vcpu.xmm[usize::from(n & 15)],
+        Register::YmmUpper(n) => vcpu.ymm_high[usize::from(n & 15)],
         Register::Mxcsr => vcpu.mxcsr.into(),
         Register::Cr(0) => sys.cr0.into(),
         Register::Cr(2) => sys.cr2.into(),
@@ -109,6 +110,7 @@ pub(super) fn write(
         }
         Register::St(_) | Register::Fpu(_) => set_x87(machine, register, value),
         Register::Xmm(n) => vcpu.xmm[usize::from(n & 15)] = value,
+        Register::YmmUpper(n) => vcpu.ymm_high[usize::from(n & 15)] = value,
         Register::Mxcsr => {
             require(value <= 0xffff)?;
             vcpu.mxcsr = value as u32;

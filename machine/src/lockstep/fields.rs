@@ -78,9 +78,12 @@ pub fn of_vcpu(vcpu: &Vcpu) -> Vec<Field> {
     for (n, value) in vcpu.xmm.iter().enumerate() {
         fields.push((format!("xmm{n}"), format!("{value:032x}")));
     }
+    for (n, value) in vcpu.ymm_high.iter().enumerate() {
+        fields.push((format!("ymm{n}.high"), format!("{value:032x}")));
+    }
     // What is shown above is left out; 128-bit numbers are more than JSON values hold.
-    let mut rest = of_any(&Vcpu { xmm: [0; 16], ..vcpu.clone() });
-    let shown = ["regs", "flags", "eflags", "segs", "xmm"];
+    let mut rest = of_any(&Vcpu { xmm: [0; 16], ymm_high: [0; 16], ..vcpu.clone() });
+    let shown = ["regs", "flags", "eflags", "segs", "xmm", "ymm_high"];
     rest.retain(|(name, _)| !shown.contains(&name.split(['.', '[']).next().unwrap_or_default()));
     fields.extend(rest);
     fields
@@ -137,6 +140,7 @@ mod tests {
         let mut after = before.clone();
         after.regs[usize::from(gpr::RBX)] = 5;
         after.xmm[3] = u128::MAX;
+        after.ymm_high[4] = 1;
         after.sys.mtrr_fixed[2] = 0x10;
         after.cpl = 3;
         after.segs[SegReg::Fs as usize].base = 0x1000;
@@ -144,7 +148,7 @@ mod tests {
         let rows = rows(&old, [&new, &old]);
         let differing: Vec<&str> =
             rows.iter().filter(|row| row.differs()).map(|row| row.name.as_str()).collect();
-        assert_eq!(differing, ["rbx", "fs", "xmm3", "cpl", "sys.mtrr_fixed[2]"]);
+        assert_eq!(differing, ["rbx", "fs", "xmm3", "ymm4.high", "cpl", "sys.mtrr_fixed[2]"]);
         assert!(rows.iter().any(|row| row.name == "rax" && !row.differs()));
         assert!(!rows.iter().any(|row| row.name == "xmm4"));
     }

@@ -1,7 +1,7 @@
 //! Random instructions of given kinds, with random operands.
 
 use fastrand::Rng;
-use iced_x86::{Code, Encoder, Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{Code, Encoder, Instruction, Mnemonic, OpCodeOperandKind, OpKind, Register};
 
 use crate::operands::{fill, prefixes, value};
 
@@ -59,22 +59,39 @@ pub fn generate(rng: &mut Rng, code: Code) -> Generated {
     }
 }
 
+/// The first register of the kind that holds a gather's indices.
+fn gather_indices(i: &Instruction) -> Option<Register> {
+    match i.code().op_code().op_kind(1) {
+        OpCodeOperandKind::mem_vsib32x | OpCodeOperandKind::mem_vsib64x => Some(Register::XMM0),
+        OpCodeOperandKind::mem_vsib32y | OpCodeOperandKind::mem_vsib64y => Some(Register::YMM0),
+        _ => None,
+    }
+}
+
 /// A random form of address; the registers are set when the state is made.
 fn memory(rng: &mut Rng, i: &mut Instruction) {
     let first = if rng.u8(..8) == 0 { Register::EAX } else { Register::RAX };
     match rng.u8(..8) {
-        0 => {
+        0 if gather_indices(i).is_none() => {
             i.set_memory_base(Register::RIP);
             i.set_memory_displ_size(8);
             return;
         }
-        1 => i.set_memory_displ_size(4),
+        1 if gather_indices(i).is_none() => i.set_memory_displ_size(4),
         form => {
             i.set_memory_base(first + rng.u32(..16));
             i.set_memory_displ_size(if form < 6 { 1 } else { 8 });
         }
     }
     let index = first + rng.u32(..16);
+    if let Some(vectors) = gather_indices(i) {
+        if i.memory_base() == Register::None || i.memory_base() == Register::RIP {
+            i.set_memory_base(first);
+        }
+        i.set_memory_index(vectors + rng.u32(..16));
+        i.set_memory_index_scale(1 << rng.u32(..4));
+        return;
+    }
     // RSP cannot be an index.
     if rng.bool() && index.number() != 4 {
         i.set_memory_index(index);
@@ -101,6 +118,7 @@ fn offset(rng: &mut Rng) -> u64 {
 pub fn vary(rng: &mut Rng, case: &mut Generated) {
     let state = &mut case.state;
     state.fx = fx(rng);
+    state.ymm_high = std::array::from_fn(|_| u128::from_le_bytes(vector(rng)));
     match rng.u8(..3) {
         0 => rng.fill(&mut state.scratch[..]),
         1 => state.scratch.as_chunks_mut().0.iter_mut().for_each(|lane: &mut [u8; 4]| {
@@ -114,6 +132,7 @@ pub fn vary(rng: &mut Rng, case: &mut Generated) {
     if (0..i.op_count()).all(|n| i.op_kind(n) != OpKind::Memory) {
         state.regs = std::array::from_fn(|_| value(rng));
     }
+    indices(rng, i, state);
 }
 
 fn state(rng: &mut Rng, i: &mut Instruction) -> State {
@@ -140,7 +159,40 @@ fn state(rng: &mut Rng, i: &mut Instruction) -> State {
     compare(rng, i, &mut regs, &mut scratch[..]);
     let df = if i.is_string_instruction() && rng.bool() { DF } else { 0 };
     let rflags = FIXED | df | rng.u64(..) & brolga_cpu::vcpu::rflags::STATUS;
-    State { regs, rflags, fx: fx(rng), scratch }
+    let ymm_high = std::array::from_fn(|_| u128::from_le_bytes(vector(rng)));
+    let mut state = State { regs, rflags, fx: fx(rng), ymm_high, scratch };
+    indices(rng, i, &mut state);
+    state
+}
+
+/// Gives the index register of a gather values that lead into the scratch memory mostly.
+fn indices(rng: &mut Rng, i: &Instruction, state: &mut State) {
+    if !i.memory_index().is_vector_register() {
+        return;
+    }
+    let n = i.memory_index().number();
+    let far = matches!(
+        i.mnemonic(),
+        Mnemonic::Vgatherqps | Mnemonic::Vpgatherqd | Mnemonic::Vgatherqpd | Mnemonic::Vpgatherqq
+    );
+    let mut half = || {
+        let mut index = || match rng.u8(..40) {
+            // Not among the host kernel's addresses, whose faults it misrepresents.
+            0 => rng.i32(0x10_0000..),
+            _ => rng.i32(-0x80..0x80),
+        };
+        let lanes = [index(), index(), index(), index()];
+        if far {
+            [lanes[0], lanes[1]]
+                .into_iter()
+                .rev()
+                .fold(0, |v, x| v << 64 | u128::from(i64::from(x) as u64))
+        } else {
+            lanes.into_iter().rev().fold(0, |v, x| v << 32 | u128::from(x as u32))
+        }
+    };
+    state.fx[160 + 16 * n..][..16].copy_from_slice(&half().to_le_bytes());
+    state.ymm_high[n] = half();
 }
 
 /// Sets registers and displacement so that the memory operand lies in the scratch memory, or as
@@ -173,7 +225,9 @@ fn aim(rng: &mut Rng, i: &mut Instruction, regs: &mut [u64; 16]) {
         base => {
             i.set_memory_displacement64(small as u64);
             let mut sum = target.wrapping_sub(small as u64);
-            if index != Register::None && index.number() != base.number() {
+            if index.is_vector_register() {
+                // Set when the vectors are.
+            } else if index != Register::None && index.number() != base.number() {
                 let v = rng.u64(..0x1_0000);
                 regs[index.number()] = v;
                 sum = sum.wrapping_sub(v * scale);
@@ -186,7 +240,7 @@ fn aim(rng: &mut Rng, i: &mut Instruction, regs: &mut [u64; 16]) {
     if !wide && i.memory_base() != Register::RIP {
         // The upper halves do not count, but RSP's does for everything else.
         for r in [i.memory_base(), index] {
-            if r != Register::None && r.number() != 4 {
+            if r.is_gpr() && r.number() != 4 {
                 regs[r.number()] |= rng.u64(..) << 32;
             }
         }
@@ -257,17 +311,20 @@ fn fx(rng: &mut Rng) -> [u8; 512] {
     }
     for n in 0..16 {
         let at = 160 + 16 * n;
-        match rng.u8(..3) {
-            0 => rng.fill(&mut fx[at..at + 16]),
-            1 => (0..4).for_each(|lane| {
-                fx[at + 4 * lane..][..4].copy_from_slice(&single(rng).to_le_bytes());
-            }),
-            _ => (0..2).for_each(|lane| {
-                fx[at + 8 * lane..][..8].copy_from_slice(&double(rng).to_le_bytes());
-            }),
-        }
+        fx[at..at + 16].copy_from_slice(&vector(rng));
     }
     fx
+}
+
+/// Bytes, singles, doubles or half-precision numbers.
+fn vector(rng: &mut Rng) -> [u8; 16] {
+    let mut v = [0; 16];
+    match rng.u8(..3) {
+        0 => rng.fill(&mut v),
+        1 => v.as_chunks_mut::<4>().0.fill_with(|| single(rng).to_le_bytes()),
+        _ => v.as_chunks_mut::<8>().0.fill_with(|| double(rng).to_le_bytes()),
+    }
+    v
 }
 
 fn single(rng: &mut Rng) -> u32 {

@@ -2,7 +2,9 @@
 
 use anyhow::{Result, bail};
 use brolga_cpu::core::tier::{NoTier, Tier};
-use brolga_cpu::vcpu::{Activity, RIP, SegReg, Segment, TableReg, Vcpu, attr, cr0, cr4, efer, gpr};
+use brolga_cpu::vcpu::{
+    Activity, RIP, SegReg, Segment, TableReg, Vcpu, attr, cr0, cr4, efer, gpr, xcr0,
+};
 
 use super::layout::{CODE, INSTRUCTION, REGION, SCRATCH, SCRATCH_LEN, SYSTEM};
 use super::machine::Machine;
@@ -114,6 +116,7 @@ impl<T: Tier> Guest<T> {
             let at = 160 + 16 * n;
             *x = u128::from_le_bytes(std::array::from_fn(|i| state.fx[at + i]));
         }
+        core.vcpu.ymm_high = state.ymm_high;
         core.mode_changed();
         Ok(())
     }
@@ -135,6 +138,7 @@ impl<T: Tier> Guest<T> {
         for (n, x) in vcpu.xmm.iter().enumerate() {
             state.fx[160 + 16 * n..][..16].copy_from_slice(&x.to_le_bytes());
         }
+        state.ymm_high = vcpu.ymm_high;
         state.scratch.copy_from_slice(&self.machine.read(phys::SCRATCH, SCRATCH_LEN)?);
         Ok(state)
     }
@@ -213,7 +217,7 @@ fn system<T: Tier>(machine: &mut Machine<T>) -> Result<()> {
     Ok(())
 }
 
-/// 64-bit mode, CPL 3, SSE enabled.
+/// 64-bit mode, CPL 3, SSE and AVX enabled.
 fn registers(vcpu: &mut Vcpu) {
     const DPL3: u32 = 3 << 5;
     let rights = attr::P | attr::S | attr::RW | attr::ACCESSED | DPL3 | attr::G;
@@ -229,6 +233,7 @@ fn registers(vcpu: &mut Vcpu) {
     vcpu.regs[RIP as usize] = INSTRUCTION;
     vcpu.sys.cr0 = cr0::PE | cr0::PG | cr0::MP | cr0::NE | cr0::WP | cr0::ET;
     vcpu.sys.cr3 = phys::PML4;
-    vcpu.sys.cr4 = cr4::PAE | cr4::OSFXSR | cr4::OSXMMEXCPT;
+    vcpu.sys.cr4 = cr4::PAE | cr4::OSFXSR | cr4::OSXMMEXCPT | cr4::OSXSAVE;
+    vcpu.sys.xcr0 = xcr0::X87 | xcr0::SSE | xcr0::AVX;
     vcpu.sys.efer = efer::LME | efer::LMA | efer::NXE | efer::SCE;
 }

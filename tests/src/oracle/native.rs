@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
 use iced_x86::code_asm::{
-    AsmRegister64, CodeAssembler, qword_ptr, r8, r9, r10, r11, r12, r13, r14, r15, rax, rbp, rbx,
-    rcx, rdi, rdx, rsi, rsp,
+    AsmRegister64, AsmRegisterYmm, CodeAssembler, qword_ptr, r8, r9, r10, r11, r12, r13, r14, r15,
+    rax, rbp, rbx, rcx, rdi, rdx, rsi, rsp, xmmword_ptr, ymm0, ymm1, ymm2, ymm3, ymm4, ymm5, ymm6,
+    ymm7, ymm8, ymm9, ymm10, ymm11, ymm12, ymm13, ymm14, ymm15,
 };
 use libc::c_int;
 
@@ -41,6 +42,7 @@ struct Frame {
     reserved: [u64; 2],
     fx: [u8; 512],
     host_fx: [u8; 512],
+    ymm_high: [u128; 16],
 }
 
 static IN_USE: AtomicBool = AtomicBool::new(false);
@@ -106,12 +108,14 @@ impl Native {
             (*frame).regs = state.regs;
             (*frame).rflags = state.rflags;
             (*frame).fx = state.fx;
+            (*frame).ymm_high = state.ymm_high;
             (*frame).trapped = 0;
             let program: extern "sysv64" fn() = std::mem::transmute(CODE as *const u8);
             program();
             after.regs = ptr::read_volatile(&raw const (*frame).regs);
             after.rflags = ptr::read_volatile(&raw const (*frame).rflags);
             after.fx = ptr::read_volatile(&raw const (*frame).fx);
+            after.ymm_high = ptr::read_volatile(&raw const (*frame).ymm_high);
             ptr::copy_nonoverlapping(SCRATCH as *const u8, after.scratch.as_mut_ptr(), SCRATCH_LEN);
             let trapped = ptr::read_volatile(&raw const (*frame).trapped) != 0;
             let [vector, error, cr2] = ptr::read_volatile(&raw const (*frame).trap);
@@ -187,6 +191,10 @@ extern "C" fn on_signal(signal: c_int, _: *mut libc::siginfo_t, context: *mut li
 /// The registers in encoding order.
 const REGISTERS: [AsmRegister64; 16] =
     [rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15];
+const YMM: [AsmRegisterYmm; 16] = [
+    ymm0, ymm1, ymm2, ymm3, ymm4, ymm5, ymm6, ymm7, ymm8, ymm9, ymm10, ymm11, ymm12, ymm13, ymm14,
+    ymm15,
+];
 /// Those that a function must preserve, but for RSP.
 const SAVED: [AsmRegister64; 6] = [rbx, rbp, r12, r13, r14, r15];
 
@@ -207,6 +215,12 @@ fn program() -> Result<(Vec<u8>, Vec<u8>)> {
     before.mov(host_rsp, rsp)?;
     before.fxsave64(host_fx)?;
     before.fxrstor64(fx)?;
+    let upper = |n: usize| xmmword_ptr(FRAME + (offset_of!(Frame, ymm_high) + 16 * n) as u64);
+    // Without AVX the upper halves stay in the frame.
+    let avx = std::arch::is_x86_feature_detected!("avx");
+    for (n, r) in YMM.into_iter().enumerate().filter(|_| avx) {
+        before.vinsertf128(r, r, upper(n), 1)?;
+    }
     before.push(rflags)?;
     before.popfq()?;
     for (n, r) in REGISTERS.iter().enumerate().filter(rsp_last) {
@@ -223,7 +237,13 @@ fn program() -> Result<(Vec<u8>, Vec<u8>)> {
     after.pushfq()?;
     after.pop(rflags)?;
     after.cld()?;
+    for (n, r) in YMM.into_iter().enumerate().filter(|_| avx) {
+        after.vextractf128(upper(n), r, 1)?;
+    }
     after.fxsave64(fx)?;
+    if avx {
+        after.vzeroupper()?;
+    }
     after.fxrstor64(host_fx)?;
     for r in SAVED.iter().rev() {
         after.pop(*r)?;

@@ -11,6 +11,8 @@ pub struct State {
     pub rflags: u64,
     /// x87, MXCSR and XMM0-15 as FXSAVE64 lays them out.
     pub fx: [u8; 512],
+    /// The upper halves of YMM0-15.
+    pub ymm_high: [u128; 16],
     /// The scratch memory.
     pub scratch: Box<[u8; SCRATCH_LEN]>,
 }
@@ -49,8 +51,9 @@ pub struct Remains {
 }
 
 impl State {
-    /// The parts of the FXSAVE image in which an instruction's effect shows: not the pointers to
-    /// the last x87 instruction, the mask of MXCSR and the reserved bytes.
+    /// The upper halves of the YMM registers, and the parts of the FXSAVE image in which an
+    /// instruction's effect shows: not the pointers to the last x87 instruction, the mask of MXCSR
+    /// and the reserved bytes.
     pub fn fx_fields(&self) -> impl Iterator<Item = (String, u128)> + '_ {
         let number = |from: usize, len: usize| {
             let mut bytes = [0; 16];
@@ -62,10 +65,13 @@ impl State {
             0..8 => (format!("ST{n}"), 32 + 16 * n, 10),
             _ => (format!("XMM{}", n - 8), 32 + 16 * n, 16),
         });
+        let upper = self.ymm_high.iter().enumerate();
+        let upper = upper.map(|(n, v)| (format!("YMM{n} upper"), *v));
         control
             .map(|(name, from, len)| (name.to_owned(), from, len))
             .into_iter()
             .chain(registers)
             .map(move |(name, from, len)| (name, number(from, len)))
+            .chain(upper)
     }
 }

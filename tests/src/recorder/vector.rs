@@ -4,7 +4,8 @@ use std::convert::Infallible;
 
 use brolga_cpu::vcpu::Seg;
 use brolga_cpu::vector::{
-    ComFmt, Crypto, Cvt, Fmt, Fp1, Fp2, IntCvt, Lane, Pattern, Shift, VecWidth, VectorBackend, X2,
+    ComFmt, Crypto, Cvt, Fma, Fmt, Fp1, Fp2, IntCvt, Lane, Pattern, Shift, VecWidth, VectorBackend,
+    X2,
 };
 use brolga_mmu::Width;
 
@@ -16,6 +17,14 @@ const fn bytes(w: VecWidth) -> u64 {
         VecWidth::V4 => 4,
         VecWidth::V8 => 8,
         VecWidth::V16 => 16,
+    }
+}
+
+/// The name of a vector register.
+fn register(r: u8) -> String {
+    match r {
+        0..16 => format!("xmm{r}"),
+        _ => format!("ymm{}.high", r - 16),
     }
 }
 
@@ -53,10 +62,10 @@ impl VectorBackend for Recorder {
         self.value(format!("{v:#x}"))
     }
     fn xmm(&mut self, r: u8) -> Value {
-        self.value(format!("xmm{r}"))
+        self.value(register(r))
     }
     fn set_xmm(&mut self, r: u8, v: Value) {
-        self.effect(format!("xmm{r} = {}", self.text(v)));
+        self.effect(format!("{} = {}", register(r), self.text(v)));
     }
     fn mm(&mut self, r: u8) -> Value {
         self.value(format!("mm{r}"))
@@ -98,6 +107,25 @@ impl VectorBackend for Recorder {
         Ok(())
     }
 
+    fn load_y(&mut self, seg: Seg, ea: Value, aligned: bool) -> Result<[Value; 2], Infallible> {
+        let place = self.place(32, seg, ea);
+        let place = if aligned { format!("aligned {place}") } else { place };
+        let v = self.loaded("load", &place);
+        Ok([0, 1].map(|n| self.call(format!("Half{n}"), &[v])))
+    }
+    fn store_y(
+        &mut self,
+        seg: Seg,
+        ea: Value,
+        aligned: bool,
+        [low, high]: [Value; 2],
+    ) -> Result<(), Infallible> {
+        let place = self.place(32, seg, ea);
+        let place = if aligned { format!("aligned {place}") } else { place };
+        self.effect(format!("store {place} = {}, {}", self.text(low), self.text(high)));
+        Ok(())
+    }
+
     fn extract(&mut self, lane: Lane, a: Value, n: u8) -> Value {
         self.call(format!("Extract.{lane:?}{n}"), &[a])
     }
@@ -115,6 +143,9 @@ impl VectorBackend for Recorder {
     }
     fn shift(&mut self, op: Shift, lane: Lane, a: Value, count: Value) -> Value {
         self.call(format!("{op:?}.{lane:?}"), &[a, count])
+    }
+    fn shift_each(&mut self, op: Shift, lane: Lane, a: Value, counts: Value) -> Value {
+        self.call(format!("{op:?}Each.{lane:?}"), &[a, counts])
     }
     fn bit_select(&mut self, mask: Value, a: Value, b: Value) -> Value {
         self.call("BitSelect".to_owned(), &[mask, a, b])
@@ -139,6 +170,15 @@ impl VectorBackend for Recorder {
     }
     fn fp1(&mut self, op: Fp1, fmt: Fmt, upper: Value, a: Value) -> Result<Value, Infallible> {
         Ok(self.call(format!("F{op:?}.{fmt:?}"), &[upper, a]))
+    }
+    fn fma(
+        &mut self,
+        op: Fma,
+        fmt: Fmt,
+        upper: Value,
+        [a, b, c]: [Value; 3],
+    ) -> Result<Value, Infallible> {
+        Ok(self.call(format!("Fma{op:?}.{fmt:?}"), &[upper, a, b, c]))
     }
     fn fp_compare(
         &mut self,

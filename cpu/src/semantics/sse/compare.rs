@@ -12,7 +12,7 @@ use crate::vector::{ComFmt, Lane, VectorBackend, X2};
 
 /// Sets all six status flags to `bits`, in their RFLAGS positions.
 #[inline(always)]
-pub(super) fn set_flags<B: VectorBackend>(b: &mut B, bits: B::V) {
+pub(crate) fn set_flags<B: VectorBackend>(b: &mut B, bits: B::V) {
     let zero = b.imm(0);
     b.flags(FlagOp::Bits, Width::W64, bits, zero, zero);
 }
@@ -32,7 +32,7 @@ fn scalars<B: VectorBackend, const DOUBLE: bool, const QUIET: bool, const MEM: b
 
 /// Whether all bits of `x` are zero, as 1 or 0 times `bit`.
 #[inline(always)]
-fn is_zero<B: VectorBackend>(b: &mut B, x: B::X, bit: u64) -> B::V {
+pub(crate) fn is_zero<B: VectorBackend>(b: &mut B, x: B::X, bit: u64) -> B::V {
     let low = b.extract(Lane::Q, x, 0);
     let high = b.extract(Lane::Q, x, 1);
     let any = b.bin(Bin::Or, Width::W64, low, high);
@@ -56,18 +56,26 @@ fn test<B: VectorBackend, const MEM: bool>(b: &mut B, i: &Insn) -> Result<(), B:
 
 /// Comparisons into RFLAGS.
 pub fn select<B: VectorBackend>(i: &Instruction) -> Option<Handler<B>> {
+    match (i.mnemonic(), i.op1_kind()) {
+        (Mnemonic::Ptest, OpKind::Memory) => Some(test::<B, true>),
+        (Mnemonic::Ptest, _) => Some(test::<B, false>),
+        _ => select_scalars(i),
+    }
+}
+
+/// Those of scalars, and their VEX forms.
+pub fn select_scalars<B: VectorBackend>(i: &Instruction) -> Option<Handler<B>> {
+    use Mnemonic::*;
     let mem = i.op1_kind() == OpKind::Memory;
     Some(match (i.mnemonic(), mem) {
-        (Mnemonic::Comiss, false) => scalars::<B, false, false, false>,
-        (Mnemonic::Comiss, true) => scalars::<B, false, false, true>,
-        (Mnemonic::Comisd, false) => scalars::<B, true, false, false>,
-        (Mnemonic::Comisd, true) => scalars::<B, true, false, true>,
-        (Mnemonic::Ucomiss, false) => scalars::<B, false, true, false>,
-        (Mnemonic::Ucomiss, true) => scalars::<B, false, true, true>,
-        (Mnemonic::Ucomisd, false) => scalars::<B, true, true, false>,
-        (Mnemonic::Ucomisd, true) => scalars::<B, true, true, true>,
-        (Mnemonic::Ptest, false) => test::<B, false>,
-        (Mnemonic::Ptest, true) => test::<B, true>,
+        (Comiss | Vcomiss, false) => scalars::<B, false, false, false>,
+        (Comiss | Vcomiss, true) => scalars::<B, false, false, true>,
+        (Comisd | Vcomisd, false) => scalars::<B, true, false, false>,
+        (Comisd | Vcomisd, true) => scalars::<B, true, false, true>,
+        (Ucomiss | Vucomiss, false) => scalars::<B, false, true, false>,
+        (Ucomiss | Vucomiss, true) => scalars::<B, false, true, true>,
+        (Ucomisd | Vucomisd, false) => scalars::<B, true, true, false>,
+        (Ucomisd | Vucomisd, true) => scalars::<B, true, true, true>,
         _ => return None,
     })
 }

@@ -3,30 +3,30 @@
 use brolga_mmu::Width;
 use iced_x86::{Code, Instruction, OpKind};
 
-use super::{Memory, Mm, Xmm, begin, operations, set, source};
+use super::{File, Memory, Mm, Vex, Xmm, begin, first, operations, set, source, source_index};
 use crate::backend::Handler;
 use crate::insn::Insn;
 use crate::vector::{ComFmt, Cvt, IntCvt, Lane, VectorBackend};
 
 operations! {
     /// Conversions between XMM registers.
-    select_vector;
+    select_vector, select_vector_vex;
     |b, i, d, s|
     M16 {
-        Cvtdq2ps => b.cvt(Cvt::Dq2Ps, d, s)?,
-        Cvtps2dq => b.cvt(Cvt::Ps2Dq, d, s)?,
-        Cvttps2dq => b.cvt(Cvt::TPs2Dq, d, s)?,
-        Cvtpd2dq => b.cvt(Cvt::Pd2Dq, d, s)?,
-        Cvttpd2dq => b.cvt(Cvt::TPd2Dq, d, s)?,
-        Cvtpd2ps => b.cvt(Cvt::Pd2Ps, d, s)?,
+        Cvtdq2ps / Vcvtdq2ps => b.cvt(Cvt::Dq2Ps, d, s)?,
+        Cvtps2dq / Vcvtps2dq => b.cvt(Cvt::Ps2Dq, d, s)?,
+        Cvttps2dq / Vcvttps2dq => b.cvt(Cvt::TPs2Dq, d, s)?,
+        Cvtpd2dq / Vcvtpd2dq => b.cvt(Cvt::Pd2Dq, d, s)?,
+        Cvttpd2dq / Vcvttpd2dq => b.cvt(Cvt::TPd2Dq, d, s)?,
+        Cvtpd2ps / Vcvtpd2ps => b.cvt(Cvt::Pd2Ps, d, s)?,
     }
     M8 {
-        Cvtdq2pd => b.cvt(Cvt::Dq2Pd, d, s)?,
-        Cvtps2pd => b.cvt(Cvt::Ps2Pd, d, s)?,
-        Cvtsd2ss => b.cvt(Cvt::Sd2Ss, d, s)?,
+        Cvtdq2pd / Vcvtdq2pd => b.cvt(Cvt::Dq2Pd, d, s)?,
+        Cvtps2pd / Vcvtps2pd => b.cvt(Cvt::Ps2Pd, d, s)?,
+        Cvtsd2ss / Vcvtsd2ss => b.cvt(Cvt::Sd2Ss, d, s)?,
     }
     M4 {
-        Cvtss2sd => b.cvt(Cvt::Ss2Sd, d, s)?,
+        Cvtss2sd / Vcvtss2sd => b.cvt(Cvt::Ss2Sd, d, s)?,
     }
 }
 
@@ -40,7 +40,13 @@ const fn integer(wide: bool) -> Width {
 }
 
 /// CVTSI2SS, CVTSI2SD.
-fn from_integer<B: VectorBackend, const DOUBLE: bool, const WIDE: bool, const MEM: bool>(
+fn from_integer<
+    B: VectorBackend,
+    R: File,
+    const DOUBLE: bool,
+    const WIDE: bool,
+    const MEM: bool,
+>(
     b: &mut B,
     i: &Insn,
 ) -> Result<(), B::E> {
@@ -49,11 +55,11 @@ fn from_integer<B: VectorBackend, const DOUBLE: bool, const WIDE: bool, const ME
         let ea = b.ea(i);
         b.load(w, i.seg, ea)?
     } else {
-        b.reg(w, i.reg[1])
+        b.reg(w, i.reg[source_index::<R>(i)])
     };
-    let d = b.xmm(i.reg[0]);
+    let d = first::<B, R>(b, i);
     let r = b.cvt_from_int(scalar(DOUBLE), w, d, v)?;
-    b.set_xmm(i.reg[0], r);
+    set::<B, R>(b, i.reg[0], r);
     Ok(())
 }
 
@@ -131,7 +137,7 @@ fn to_mmx<B: VectorBackend, const DOUBLE: bool, const TRUNCATE: bool, const MEM:
 
 /// The register or the memory form.
 macro_rules! forms {
-    ($mem:expr, $function:ident $(, $param:literal)*) => {
+    ($mem:expr, $function:ident $(, $param:tt)*) => {
         if $mem { $function::<B $(, $param)*, true> } else { $function::<B $(, $param)*, false> }
     };
 }
@@ -141,10 +147,10 @@ pub fn select<B: VectorBackend>(i: &Instruction) -> Option<Handler<B>> {
     use Code::*;
     let mem = i.op1_kind() == OpKind::Memory;
     Some(match i.code() {
-        Cvtsi2ss_xmm_rm32 => forms!(mem, from_integer, false, false),
-        Cvtsi2ss_xmm_rm64 => forms!(mem, from_integer, false, true),
-        Cvtsi2sd_xmm_rm32 => forms!(mem, from_integer, true, false),
-        Cvtsi2sd_xmm_rm64 => forms!(mem, from_integer, true, true),
+        Cvtsi2ss_xmm_rm32 => forms!(mem, from_integer, Xmm, false, false),
+        Cvtsi2ss_xmm_rm64 => forms!(mem, from_integer, Xmm, false, true),
+        Cvtsi2sd_xmm_rm32 => forms!(mem, from_integer, Xmm, true, false),
+        Cvtsi2sd_xmm_rm64 => forms!(mem, from_integer, Xmm, true, true),
         Cvtss2si_r32_xmmm32 => forms!(mem, to_integer, false, false, false),
         Cvtss2si_r64_xmmm32 => forms!(mem, to_integer, false, true, false),
         Cvttss2si_r32_xmmm32 => forms!(mem, to_integer, false, false, true),
@@ -160,5 +166,26 @@ pub fn select<B: VectorBackend>(i: &Instruction) -> Option<Handler<B>> {
         Cvtpd2pi_mm_xmmm128 => forms!(mem, to_mmx, true, false),
         Cvttpd2pi_mm_xmmm128 => forms!(mem, to_mmx, true, true),
         _ => return select_vector::<B, Xmm>(i),
+    })
+}
+
+/// The VEX forms of those that involve general registers.
+pub fn select_scalar_vex<B: VectorBackend>(i: &Instruction) -> Option<Handler<B>> {
+    use Code::*;
+    let mem = (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Memory);
+    Some(match i.code() {
+        VEX_Vcvtsi2ss_xmm_xmm_rm32 => forms!(mem, from_integer, Vex, false, false),
+        VEX_Vcvtsi2ss_xmm_xmm_rm64 => forms!(mem, from_integer, Vex, false, true),
+        VEX_Vcvtsi2sd_xmm_xmm_rm32 => forms!(mem, from_integer, Vex, true, false),
+        VEX_Vcvtsi2sd_xmm_xmm_rm64 => forms!(mem, from_integer, Vex, true, true),
+        VEX_Vcvtss2si_r32_xmmm32 => forms!(mem, to_integer, false, false, false),
+        VEX_Vcvtss2si_r64_xmmm32 => forms!(mem, to_integer, false, true, false),
+        VEX_Vcvttss2si_r32_xmmm32 => forms!(mem, to_integer, false, false, true),
+        VEX_Vcvttss2si_r64_xmmm32 => forms!(mem, to_integer, false, true, true),
+        VEX_Vcvtsd2si_r32_xmmm64 => forms!(mem, to_integer, true, false, false),
+        VEX_Vcvtsd2si_r64_xmmm64 => forms!(mem, to_integer, true, true, false),
+        VEX_Vcvttsd2si_r32_xmmm64 => forms!(mem, to_integer, true, false, true),
+        VEX_Vcvttsd2si_r64_xmmm64 => forms!(mem, to_integer, true, true, true),
+        _ => return None,
     })
 }

@@ -5,16 +5,16 @@ use crate::vector::{Crypto, Lane, VectorBackend, X2};
 
 operations! {
     /// Instructions on XMM registers.
-    select;
+    select, select_vex;
     |b, i, d, s|
     M16 {
-        Aesenc => b.crypto(Crypto::AesEnc, d, s),
-        Aesenclast => b.crypto(Crypto::AesEncLast, d, s),
-        Aesdec => b.crypto(Crypto::AesDec, d, s),
-        Aesdeclast => b.crypto(Crypto::AesDecLast, d, s),
-        Aesimc => b.crypto(Crypto::AesImc, s, s),
-        Aeskeygenassist => key_assist(b, i.imm, s),
-        Pclmulqdq => multiply_quadwords(b, i.imm, d, s),
+        Aesenc / Vaesenc => b.crypto(Crypto::AesEnc, d, s),
+        Aesenclast / Vaesenclast => b.crypto(Crypto::AesEncLast, d, s),
+        Aesdec / Vaesdec => b.crypto(Crypto::AesDec, d, s),
+        Aesdeclast / Vaesdeclast => b.crypto(Crypto::AesDecLast, d, s),
+        Aesimc / Vaesimc => b.crypto(Crypto::AesImc, s, s),
+        Aeskeygenassist / Vaeskeygenassist => key_assist(b, i.imm, s),
+        Pclmulqdq / Vpclmulqdq => multiply_quadwords(b, i.imm, d, s),
         Sha1rnds4 => b.crypto(Crypto::Sha1Rounds(i.imm as u8 & 3), d, s),
         Sha1nexte => b.crypto(Crypto::Sha1NextE, d, s),
         Sha1msg1 => b.crypto(Crypto::Sha1Msg1, d, s),
@@ -25,9 +25,9 @@ operations! {
             let keys = b.xmm(0);
             b.sha256_rounds(d, s, keys)
         },
-        Gf2p8mulb => b.crypto(Crypto::GfMul, d, s),
-        Gf2p8affineqb => affine(b, Crypto::GfAffine, i.imm, d, s),
-        Gf2p8affineinvqb => affine(b, Crypto::GfAffineInverse, i.imm, d, s),
+        Gf2p8mulb / Vgf2p8mulb => b.crypto(Crypto::GfMul, d, s),
+        Gf2p8affineqb / Vgf2p8affineqb => affine(b, Crypto::GfAffine, i.imm, d, s),
+        Gf2p8affineinvqb / Vgf2p8affineinvqb => affine(b, Crypto::GfAffineInverse, i.imm, d, s),
     }
 }
 

@@ -1,5 +1,6 @@
-//! MMX and SSE to SSE4.2. Most instructions are [`Operation`]s: a destination and a source vector
-//! give a result. What differs between their forms (register file, memory operand) is here, once.
+//! MMX and SSE to SSE4.2, with their VEX forms. Most instructions are [`Operation`]s: a destination
+//! and a source vector give a result. What differs between their forms (register file, memory
+//! operand) is here, once; what AVX adds is in [`super::avx`].
 
 pub mod compare;
 pub mod convert;
@@ -18,15 +19,16 @@ pub mod string;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+pub mod xsave;
 
-use crate::insn::Insn;
+use crate::insn::{Insn, bits};
 use crate::vector::{VecWidth, VectorBackend};
 
 /// How an instruction reads a vector from memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {
-    width: VecWidth,
-    aligned: bool,
+    pub(crate) width: VecWidth,
+    pub(crate) aligned: bool,
 }
 
 impl Memory {
@@ -38,10 +40,11 @@ impl Memory {
     /// 16 bytes at any address.
     pub(crate) const M16U: Memory = Memory { width: VecWidth::V16, aligned: false };
 
-    /// As an MMX instruction with the same meaning reads it.
-    const fn mmx(self) -> Memory {
+    /// As an instruction with the same meaning on register file `R` reads it.
+    const fn on<R: File>(self) -> Memory {
         match self.width {
-            VecWidth::V16 => Memory::M8,
+            VecWidth::V16 if R::MMX => Memory::M8,
+            _ if R::VEX => Memory { aligned: false, ..self },
             _ => self,
         }
     }
@@ -60,6 +63,9 @@ pub trait Operation {
 pub trait File {
     /// MMX: the rules of the x87 apply.
     const MMX: bool;
+    /// VEX-encoded: a destination of its own, memory at any address, and the upper half of the
+    /// result becomes zero.
+    const VEX: bool = false;
 }
 
 /// XMM0-15.
@@ -69,6 +75,15 @@ pub enum Xmm {}
 /// MM0-7.
 #[derive(Debug)]
 pub enum Mm {}
+
+/// XMM0-15 as VEX-encoded instructions of 128 bits use them.
+#[derive(Debug)]
+pub enum Vex {}
+
+impl File for Vex {
+    const MMX: bool = false;
+    const VEX: bool = true;
+}
 
 impl File for Xmm {
     const MMX: bool = false;
@@ -93,35 +108,55 @@ fn end<B: VectorBackend, R: File>(b: &mut B) {
 }
 
 #[inline(always)]
-fn get<B: VectorBackend, R: File>(b: &mut B, r: u8) -> B::X {
+pub(crate) fn get<B: VectorBackend, R: File>(b: &mut B, r: u8) -> B::X {
     if R::MMX { b.mm(r) } else { b.xmm(r) }
 }
 
 #[inline(always)]
-fn set<B: VectorBackend, R: File>(b: &mut B, r: u8, v: B::X) {
+pub(crate) fn set<B: VectorBackend, R: File>(b: &mut B, r: u8, v: B::X) {
     if R::MMX {
         b.mmx_enter();
         b.set_mm(r, v);
     } else {
         b.set_xmm(r, v);
+        if R::VEX {
+            let zero = b.const_x(0);
+            b.set_xmm(UPPER + r, zero);
+        }
     }
+}
+
+/// The number of YMM0's upper half: see [`VectorBackend::xmm`].
+pub(crate) const UPPER: u8 = 16;
+
+/// The operand that is the source: the first that is not changed and can be memory.
+#[inline(always)]
+pub(crate) fn source_index<R: File>(i: &Insn) -> usize {
+    if R::VEX && i.has(bits::THREE) { 2 } else { 1 }
+}
+
+/// What the instruction works on beside its source: the old value of operand 0, or the first source.
+#[inline(always)]
+fn first<B: VectorBackend, R: File>(b: &mut B, i: &Insn) -> B::X {
+    let operand = if R::VEX && i.has(bits::THREE) { 1 } else { 0 };
+    get::<B, R>(b, i.reg[operand])
 }
 
 /// The memory operand.
 #[inline(always)]
-fn load<B: VectorBackend>(b: &mut B, i: &Insn, m: Memory) -> Result<B::X, B::E> {
+pub(crate) fn load<B: VectorBackend>(b: &mut B, i: &Insn, m: Memory) -> Result<B::X, B::E> {
     let ea = b.ea(i);
     b.load_x(m.width, i.seg, ea, m.aligned)
 }
 
-/// Operand 1: a register, or memory if `MEM`.
+/// The source: a register, or memory if `MEM`.
 #[inline(always)]
 fn source<B: VectorBackend, R: File, const MEM: bool>(
     b: &mut B,
     i: &Insn,
     m: Memory,
 ) -> Result<B::X, B::E> {
-    if MEM { load(b, i, if R::MMX { m.mmx() } else { m }) } else { Ok(get::<B, R>(b, i.reg[1])) }
+    if MEM { load(b, i, m.on::<R>()) } else { Ok(get::<B, R>(b, i.reg[source_index::<R>(i)])) }
 }
 
 /// An [`Operation`] on registers of one file.
@@ -131,16 +166,42 @@ pub fn operation<B: VectorBackend, O: Operation, R: File, const MEM: bool>(
 ) -> Result<(), B::E> {
     begin::<B, R>(b)?;
     let s = source::<B, R, MEM>(b, i, O::MEMORY)?;
-    let d = get::<B, R>(b, i.reg[0]);
+    let d = first::<B, R>(b, i);
     let r = O::eval(b, i, d, s)?;
     set::<B, R>(b, i.reg[0], r);
     Ok(())
 }
 
-/// Defines operations and the function that finds their handlers by mnemonic. Each line is one
+/// Defines operations and the functions that find their handlers by mnemonic. Each line is one
 /// instruction: the value of the destination, from its old value and the source. The lines stand
-/// in groups by the form of the source in memory.
+/// in groups by the form of the source in memory. Behind the name of an instruction follows that
+/// of its VEX form, with the bits of the immediate that its upper half does not use, if any.
 macro_rules! operations {
+    (
+        $(#[$doc:meta])* $select:ident, $select_vex:ident;
+        |$b:ident, $i:ident, $d:ident, $s:ident|
+        $($memory:ident { $(
+            $name:ident $(/ $vex:ident $(>> $imm:literal)?)? => $body:expr,
+        )+ })+
+    ) => {
+        $crate::semantics::sse::operations! {
+            $(#[$doc])* $select;
+            |$b, $i, $d, $s|
+            $($memory { $($name => $body,)+ })+
+        }
+
+        /// Their VEX forms.
+        pub fn $select_vex<B: $crate::vector::VectorBackend>(
+            i: &iced_x86::Instruction,
+        ) -> Option<$crate::backend::Handler<B>> {
+            use $crate::semantics::avx::operation;
+            use iced_x86::Mnemonic;
+            Some(match i.mnemonic() {
+                $($($(Mnemonic::$vex => operation::<B, $name, { 0 $(+ $imm)? }>,)?)+)+
+                _ => return None,
+            })
+        }
+    };
     (
         $(#[$doc:meta])* $select:ident;
         |$b:ident, $i:ident, $d:ident, $s:ident|
@@ -183,4 +244,4 @@ macro_rules! operations {
         }
     };
 }
-use operations;
+pub(crate) use operations;

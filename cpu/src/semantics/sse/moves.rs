@@ -2,7 +2,7 @@
 
 use iced_x86::{Code, Instruction, OpKind};
 
-use super::{File, Memory, Mm, Xmm, begin, end, get, load, set};
+use super::{File, Memory, Mm, Vex, Xmm, begin, end, first, get, load, set, source};
 use crate::backend::Handler;
 use crate::insn::Insn;
 use crate::vector::{Lane, VecWidth, VectorBackend};
@@ -57,27 +57,27 @@ fn store_register<B: VectorBackend, R: File, const KIND: u8>(
 }
 
 /// MOVSS and MOVSD between registers: the upper lanes stay.
-fn merge<B: VectorBackend, const KIND: u8>(b: &mut B, i: &Insn) -> Result<(), B::E> {
-    let (d, s) = (b.xmm(i.reg[0]), b.xmm(i.reg[1]));
+fn merge<B: VectorBackend, R: File, const KIND: u8>(b: &mut B, i: &Insn) -> Result<(), B::E> {
+    let (d, s) = (first::<B, R>(b, i), source::<B, R, false>(b, i, memory(KIND))?);
     let r = b.shuffle_d(d, s, if KIND == X4 { [4, 1, 2, 3] } else { [4, 5, 2, 3] });
-    b.set_xmm(i.reg[0], r);
+    set::<B, R>(b, i.reg[0], r);
     Ok(())
 }
 
 /// MOVQ between XMM registers: zero-extends.
-fn copy_low<B: VectorBackend>(b: &mut B, i: &Insn) -> Result<(), B::E> {
+fn copy_low<B: VectorBackend, R: File>(b: &mut B, i: &Insn) -> Result<(), B::E> {
     let (s, zero) = (b.xmm(i.reg[1]), b.const_x(0));
     let r = b.interleave(Lane::Q, false, s, zero);
-    b.set_xmm(i.reg[0], r);
+    set::<B, R>(b, i.reg[0], r);
     Ok(())
 }
 
 /// MOVLPS and MOVHPS from memory: the other half stays.
-fn load_half<B: VectorBackend, const HIGH: bool>(b: &mut B, i: &Insn) -> Result<(), B::E> {
+fn load_half<B: VectorBackend, R: File, const HIGH: bool>(b: &mut B, i: &Insn) -> Result<(), B::E> {
     let s = load(b, i, Memory::M8)?;
-    let d = b.xmm(i.reg[0]);
+    let d = first::<B, R>(b, i);
     let r = b.shuffle_d(d, s, if HIGH { [0, 1, 4, 5] } else { [4, 5, 2, 3] });
-    b.set_xmm(i.reg[0], r);
+    set::<B, R>(b, i.reg[0], r);
     Ok(())
 }
 
@@ -90,10 +90,10 @@ fn store_high<B: VectorBackend>(b: &mut B, i: &Insn) -> Result<(), B::E> {
 }
 
 /// MOVLHPS and MOVHLPS: one half of the source to the other half of the destination.
-fn cross<B: VectorBackend, const TO_HIGH: bool>(b: &mut B, i: &Insn) -> Result<(), B::E> {
-    let (d, s) = (b.xmm(i.reg[0]), b.xmm(i.reg[1]));
+fn cross<B: VectorBackend, R: File, const TO_HIGH: bool>(b: &mut B, i: &Insn) -> Result<(), B::E> {
+    let (d, s) = (first::<B, R>(b, i), source::<B, R, false>(b, i, Memory::M16)?);
     let r = b.shuffle_d(d, s, if TO_HIGH { [0, 1, 4, 5] } else { [6, 7, 2, 3] });
-    b.set_xmm(i.reg[0], r);
+    set::<B, R>(b, i.reg[0], r);
     Ok(())
 }
 
@@ -120,23 +120,48 @@ pub fn select<B: VectorBackend>(i: &Instruction) -> Option<Handler<B>> {
         Movups_xmmm128_xmm | Movupd_xmmm128_xmm | Movdqu_xmmm128_xmm => {
             store_register::<B, Xmm, X16U>
         }
-        Movss_xmm_xmmm32 | Movss_xmmm32_xmm if register => merge::<B, X4>,
-        Movsd_xmm_xmmm64 | Movsd_xmmm64_xmm if register => merge::<B, X8>,
+        Movss_xmm_xmmm32 | Movss_xmmm32_xmm if register => merge::<B, Xmm, X4>,
+        Movsd_xmm_xmmm64 | Movsd_xmmm64_xmm if register => merge::<B, Xmm, X8>,
         Movss_xmm_xmmm32 => load_register::<B, Xmm, X4>,
         Movss_xmmm32_xmm => store_register::<B, Xmm, X4>,
         Movsd_xmm_xmmm64 => load_register::<B, Xmm, X8>,
         Movsd_xmmm64_xmm => store_register::<B, Xmm, X8>,
-        Movq_xmm_xmmm64 | Movq_xmmm64_xmm if register => copy_low::<B>,
+        Movq_xmm_xmmm64 | Movq_xmmm64_xmm if register => copy_low::<B, Xmm>,
         Movq_xmm_xmmm64 => load_register::<B, Xmm, X8>,
         Movq_xmmm64_xmm | Movlps_m64_xmm | Movlpd_m64_xmm => store_register::<B, Xmm, X8>,
-        Movlps_xmm_m64 | Movlpd_xmm_m64 => load_half::<B, false>,
-        Movhps_xmm_m64 | Movhpd_xmm_m64 => load_half::<B, true>,
+        Movlps_xmm_m64 | Movlpd_xmm_m64 => load_half::<B, Xmm, false>,
+        Movhps_xmm_m64 | Movhpd_xmm_m64 => load_half::<B, Xmm, true>,
         Movhps_m64_xmm | Movhpd_m64_xmm => store_high::<B>,
-        Movlhps_xmm_xmm => cross::<B, true>,
-        Movhlps_xmm_xmm => cross::<B, false>,
+        Movlhps_xmm_xmm => cross::<B, Xmm, true>,
+        Movhlps_xmm_xmm => cross::<B, Xmm, false>,
         Movq_mm_mmm64 | Movq_mmm64_mm if register => copy::<B, Mm>,
         Movq_mm_mmm64 => load_register::<B, Mm, X8>,
         Movq_mmm64_mm | Movntq_m64_mm => store_register::<B, Mm, X8>,
+        _ => return None,
+    })
+}
+
+/// The VEX forms of those that move no whole register.
+pub fn select_vex<B: VectorBackend>(i: &Instruction) -> Option<Handler<B>> {
+    use Code::*;
+    let register = i.op0_kind() == OpKind::Register && i.op1_kind() == OpKind::Register;
+    Some(match i.code() {
+        VEX_Vmovss_xmm_xmm_xmm | VEX_Vmovss_xmm_xmm_xmm_0F11 => merge::<B, Vex, X4>,
+        VEX_Vmovsd_xmm_xmm_xmm | VEX_Vmovsd_xmm_xmm_xmm_0F11 => merge::<B, Vex, X8>,
+        VEX_Vmovss_xmm_m32 => load_register::<B, Vex, X4>,
+        VEX_Vmovss_m32_xmm => store_register::<B, Vex, X4>,
+        VEX_Vmovsd_xmm_m64 => load_register::<B, Vex, X8>,
+        VEX_Vmovsd_m64_xmm => store_register::<B, Vex, X8>,
+        VEX_Vmovq_xmm_xmmm64 | VEX_Vmovq_xmmm64_xmm if register => copy_low::<B, Vex>,
+        VEX_Vmovq_xmm_xmmm64 => load_register::<B, Vex, X8>,
+        VEX_Vmovq_xmmm64_xmm | VEX_Vmovlps_m64_xmm | VEX_Vmovlpd_m64_xmm => {
+            store_register::<B, Vex, X8>
+        }
+        VEX_Vmovlps_xmm_xmm_m64 | VEX_Vmovlpd_xmm_xmm_m64 => load_half::<B, Vex, false>,
+        VEX_Vmovhps_xmm_xmm_m64 | VEX_Vmovhpd_xmm_xmm_m64 => load_half::<B, Vex, true>,
+        VEX_Vmovhps_m64_xmm | VEX_Vmovhpd_m64_xmm => store_high::<B>,
+        VEX_Vmovlhps_xmm_xmm_xmm => cross::<B, Vex, true>,
+        VEX_Vmovhlps_xmm_xmm_xmm => cross::<B, Vex, false>,
         _ => return None,
     })
 }

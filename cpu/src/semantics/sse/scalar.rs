@@ -3,7 +3,7 @@
 use brolga_mmu::Width;
 use iced_x86::{Code, Instruction, OpKind};
 
-use super::{File, Mm, Xmm, begin, end, get, set};
+use super::{File, Mm, Vex, Xmm, begin, end, first, get, set, source_index};
 use crate::backend::Handler;
 use crate::insn::Insn;
 use crate::vector::{Lane, VectorBackend};
@@ -31,9 +31,9 @@ const fn register(lane: Lane) -> Width {
     }
 }
 
-/// Operand 1 as an integer.
+/// The source as an integer.
 #[inline(always)]
-fn integer<B: VectorBackend, const MEM: bool>(
+fn integer<B: VectorBackend, R: File, const MEM: bool>(
     b: &mut B,
     i: &Insn,
     lane: Lane,
@@ -42,7 +42,7 @@ fn integer<B: VectorBackend, const MEM: bool>(
         let ea = b.ea(i);
         b.load(lane.width(), i.seg, ea)
     } else {
-        Ok(b.reg(register(lane), i.reg[1]))
+        Ok(b.reg(register(lane), i.reg[source_index::<R>(i)]))
     }
 }
 
@@ -59,7 +59,7 @@ fn from_integer<B: VectorBackend, R: File, const LANE: u8, const MEM: bool>(
     i: &Insn,
 ) -> Result<(), B::E> {
     begin::<B, R>(b)?;
-    let v = integer::<B, MEM>(b, i, lane(LANE))?;
+    let v = integer::<B, R, MEM>(b, i, lane(LANE))?;
     let v = b.vector_of(v);
     set::<B, R>(b, i.reg[0], v);
     Ok(())
@@ -92,8 +92,8 @@ fn insert<B: VectorBackend, R: File, const LANE: u8, const MEM: bool>(
 ) -> Result<(), B::E> {
     let lane = lane(LANE);
     begin::<B, R>(b)?;
-    let v = integer::<B, MEM>(b, i, lane)?;
-    let d = get::<B, R>(b, i.reg[0]);
+    let v = integer::<B, R, MEM>(b, i, lane)?;
+    let d = first::<B, R>(b, i);
     let r = b.insert(lane, d, selected::<R>(i, lane), v);
     set::<B, R>(b, i.reg[0], r);
     Ok(())
@@ -182,6 +182,41 @@ pub fn select<B: VectorBackend>(i: &Instruction) -> Option<Handler<B>> {
         Crc32_r32_rm16 => forms!(mem1, crc32, W16),
         Crc32_r32_rm32 => forms!(mem1, crc32, D32),
         Crc32_r64_rm64 => forms!(mem1, crc32, Q64),
+        _ => return None,
+    })
+}
+
+/// The VEX forms, but for the masks of 256 bits.
+pub fn select_vex<B: VectorBackend>(i: &Instruction) -> Option<Handler<B>> {
+    use Code::*;
+    let mem = (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Memory);
+    Some(match i.code() {
+        VEX_Vmovd_xmm_rm32 => forms!(mem, from_integer, Vex, D32),
+        VEX_Vmovq_xmm_rm64 => forms!(mem, from_integer, Vex, Q64),
+        VEX_Vmovd_rm32_xmm => forms!(mem, to_integer, Vex, D32, true),
+        VEX_Vmovq_rm64_xmm => forms!(mem, to_integer, Vex, Q64, true),
+        VEX_Vpextrb_r32m8_xmm_imm8 | VEX_Vpextrb_r64m8_xmm_imm8 => {
+            forms!(mem, to_integer, Vex, B8, false)
+        }
+        VEX_Vpextrw_r32m16_xmm_imm8
+        | VEX_Vpextrw_r64m16_xmm_imm8
+        | VEX_Vpextrw_r32_xmm_imm8
+        | VEX_Vpextrw_r64_xmm_imm8 => forms!(mem, to_integer, Vex, W16, false),
+        VEX_Vpextrd_rm32_xmm_imm8
+        | VEX_Vextractps_rm32_xmm_imm8
+        | VEX_Vextractps_r64m32_xmm_imm8 => forms!(mem, to_integer, Vex, D32, false),
+        VEX_Vpextrq_rm64_xmm_imm8 => forms!(mem, to_integer, Vex, Q64, false),
+        VEX_Vpinsrb_xmm_xmm_r32m8_imm8 | VEX_Vpinsrb_xmm_xmm_r64m8_imm8 => {
+            forms!(mem, insert, Vex, B8)
+        }
+        VEX_Vpinsrw_xmm_xmm_r32m16_imm8 | VEX_Vpinsrw_xmm_xmm_r64m16_imm8 => {
+            forms!(mem, insert, Vex, W16)
+        }
+        VEX_Vpinsrd_xmm_xmm_rm32_imm8 => forms!(mem, insert, Vex, D32),
+        VEX_Vpinsrq_xmm_xmm_rm64_imm8 => forms!(mem, insert, Vex, Q64),
+        VEX_Vmovmskps_r32_xmm | VEX_Vmovmskps_r64_xmm => mask::<B, Vex, D32>,
+        VEX_Vmovmskpd_r32_xmm | VEX_Vmovmskpd_r64_xmm => mask::<B, Vex, Q64>,
+        VEX_Vpmovmskb_r32_xmm | VEX_Vpmovmskb_r64_xmm => mask::<B, Vex, B8>,
         _ => return None,
     })
 }

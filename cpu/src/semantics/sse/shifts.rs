@@ -2,9 +2,10 @@
 
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
-use super::{File, Memory, begin, get, set, source};
+use super::{File, Memory, Vex, begin, get, set, source};
 use crate::backend::Handler;
 use crate::insn::Insn;
+use crate::semantics::avx::{each_half, half};
 use crate::vector::{Lane, Shift, VectorBackend};
 
 /// What a shift instruction does to which lanes.
@@ -44,8 +45,37 @@ fn forms<B: VectorBackend, S: LaneShift, R: File>(i: &Instruction) -> Handler<B>
     }
 }
 
+/// The VEX form by an immediate.
+fn by_immediate_vex<B: VectorBackend, S: LaneShift>(b: &mut B, i: &Insn) -> Result<(), B::E> {
+    each_half(b, i, |b, n| {
+        let s = half(b, i.reg[1], n);
+        Ok(b.shift_imm(S::SHIFT, S::LANE, s, i.imm as u8))
+    })
+}
+
+/// The VEX form by a vector, of which 128 bits count.
+fn by_vector_vex<B: VectorBackend, S: LaneShift, const MEM: bool>(
+    b: &mut B,
+    i: &Insn,
+) -> Result<(), B::E> {
+    let count = source::<B, Vex, MEM>(b, i, Memory::M16)?;
+    let count = b.extract(Lane::Q, count, 0);
+    each_half(b, i, |b, n| {
+        let s = half(b, i.reg[1], n);
+        Ok(b.shift(S::SHIFT, S::LANE, s, count))
+    })
+}
+
+fn forms_vex<B: VectorBackend, S: LaneShift>(i: &Instruction) -> Handler<B> {
+    match i.op2_kind() {
+        OpKind::Memory => by_vector_vex::<B, S, true>,
+        OpKind::Register => by_vector_vex::<B, S, false>,
+        _ => by_immediate_vex::<B, S>,
+    }
+}
+
 macro_rules! shifts {
-    ($($name:ident: $shift:ident $lane:ident,)+) => {
+    ($($name:ident $vex:ident: $shift:ident $lane:ident,)+) => {
         $(
             enum $name {}
 
@@ -64,18 +94,28 @@ macro_rules! shifts {
                 _ => return None,
             })
         }
+
+        /// The handler of a VEX form.
+        pub fn select_vex<B: VectorBackend>(i: &Instruction) -> Option<Handler<B>> {
+            Some(match i.mnemonic() {
+                $(Mnemonic::$vex => forms_vex::<B, $name>(i),)+
+                Mnemonic::Vpslldq => whole_vex::<B, true>,
+                Mnemonic::Vpsrldq => whole_vex::<B, false>,
+                _ => return None,
+            })
+        }
     };
 }
 
 shifts! {
-    Psllw: Shl W,
-    Pslld: Shl D,
-    Psllq: Shl Q,
-    Psrlw: Shr W,
-    Psrld: Shr D,
-    Psrlq: Shr Q,
-    Psraw: Sar W,
-    Psrad: Sar D,
+    Psllw Vpsllw: Shl W,
+    Pslld Vpslld: Shl D,
+    Psllq Vpsllq: Shl Q,
+    Psrlw Vpsrlw: Shr W,
+    Psrld Vpsrld: Shr D,
+    Psrlq Vpsrlq: Shr Q,
+    Psraw Vpsraw: Sar W,
+    Psrad Vpsrad: Sar D,
 }
 
 /// PSLLDQ and PSRLDQ: the register by bytes.
@@ -84,6 +124,14 @@ fn whole<B: VectorBackend, const LEFT: bool>(b: &mut B, i: &Insn) -> Result<(), 
     let r = shift_bytes::<B, LEFT>(b, d, i.imm as u8);
     b.set_xmm(i.reg[0], r);
     Ok(())
+}
+
+/// VPSLLDQ and VPSRLDQ: each half by bytes.
+fn whole_vex<B: VectorBackend, const LEFT: bool>(b: &mut B, i: &Insn) -> Result<(), B::E> {
+    each_half(b, i, |b, n| {
+        let s = half(b, i.reg[1], n);
+        Ok(shift_bytes::<B, LEFT>(b, s, i.imm as u8))
+    })
 }
 
 /// Shifts by `count` bytes, zeros moving in.

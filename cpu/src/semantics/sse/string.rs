@@ -4,7 +4,7 @@
 use brolga_mmu::Width;
 
 use super::compare::set_flags;
-use super::{Memory, Xmm, source};
+use super::{File, Memory, Xmm, set, source};
 use crate::insn::{Insn, bits};
 use crate::vcpu::gpr;
 use crate::vector::VectorBackend;
@@ -19,7 +19,13 @@ fn length<B: VectorBackend>(b: &mut B, i: &Insn, r: u8) -> B::V {
 
 /// Compares two strings, whose lengths are in (R/E)AX and (R/E)DX if `EXPLICIT`. The result is a
 /// mask in XMM0 if `MASK`, else an index in ECX.
-pub fn compare<B: VectorBackend, const EXPLICIT: bool, const MASK: bool, const MEM: bool>(
+pub fn compare<
+    B: VectorBackend,
+    R: File,
+    const EXPLICIT: bool,
+    const MASK: bool,
+    const MEM: bool,
+>(
     b: &mut B,
     i: &Insn,
 ) -> Result<(), B::E> {
@@ -29,7 +35,7 @@ pub fn compare<B: VectorBackend, const EXPLICIT: bool, const MASK: bool, const M
     let lens = EXPLICIT.then(|| [gpr::RAX, gpr::RDX].map(|r| length(b, i, r)));
     let flags = if MASK {
         let (mask, flags) = b.string_mask(control, d, s, lens);
-        b.set_xmm(0, mask);
+        set::<B, R>(b, 0, mask);
         flags
     } else {
         let (index, flags) = b.string_index(control, d, s, lens);

@@ -133,7 +133,7 @@ fn xsave_writes_and_xrstor_reads_what_is_requested() {
 
 #[test]
 fn xrstor_refuses_what_it_does_not_know() {
-    for (offset, value) in [(512, 4), (520, 1 << 63), (528, 1)] {
+    for (offset, value) in [(512, 4), (520, 1 << 63 | 4), (520, 1), (528, 1)] {
         let mut core = core_at(AREA);
         core.vcpu.sys.xcr0 = 3;
         core.vcpu.xmm[0] = 7;

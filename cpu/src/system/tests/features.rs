@@ -111,7 +111,7 @@ fn debugging_extensions_take_the_aliases_away() {
 fn the_hypervisor_has_a_name_where_it_shows() {
     for (model, shows) in [("max", true), ("haswell", false)] {
         let model = CpuModel::by_name(model).expect("a model");
-        assert_eq!(model.leaf(1, 0, 0).ecx >> 31 != 0, shows);
-        assert_eq!(model.leaf(0x4000_0000, 0, 0).ebx == u32::from_le_bytes(*b"Brol"), shows);
+        assert_eq!(model.leaf(1, 0, 0, 1).ecx >> 31 != 0, shows);
+        assert_eq!(model.leaf(0x4000_0000, 0, 0, 1).ebx == u32::from_le_bytes(*b"Brol"), shows);
     }
 }

@@ -1,6 +1,6 @@
 //! Protection keys, and 5-level paging.
 
-use crate::cpuid::{CpuModel, Feature};
+use crate::cpuid::CpuModel;
 use crate::exception::vector;
 use crate::system::testing::*;
 use crate::vcpu::{RIP, cr0, cr4, gpr};
@@ -16,7 +16,7 @@ const KEY: u32 = 5;
 
 /// 64-bit mode with protection keys, in which [`PAGE`] has [`KEY`].
 fn with_keys() -> Bench {
-    let mut b = Bench::with_cpu(CpuModel::default().with(Feature::Pku)).enter_long();
+    let mut b = Bench::with_cpu(CpuModel::default()).enter_long();
     b.put(TABLES + 0x2008, 8, PAGE | 0x87 | u64::from(KEY) << 59);
     b.core().vcpu.sys.cr4 |= cr4::PKE;
     b.core().mode_changed();
@@ -71,7 +71,7 @@ fn without_pke_there_are_no_keys() {
     assert!(b.quiet());
     b.step(&RDPKRU);
     assert_eq!(b.fault().0, vector::UD);
-    let mut b = Bench::with_cpu(CpuModel::default().with(Feature::Pku)).enter_protected();
+    let mut b = Bench::with_cpu(CpuModel::default()).enter_protected();
     b.core().vcpu.sys.cr4 |= cr4::PKE;
     b.core().mode_changed();
     set_pkru(&mut b, u32::MAX);
@@ -95,11 +95,37 @@ fn pkru_is_read_and_written_with_zeros_beside() {
 }
 
 #[test]
+fn xsave_and_xrstor_take_pkru_along() {
+    const AREA: u64 = PAGE + 0x1000;
+    // XSAVE [RSI], and XRSTOR [RSI], of component 9 alone.
+    const XSAVE: [u8; 3] = [0x0f, 0xae, 0x26];
+    const XRSTOR: [u8; 3] = [0x0f, 0xae, 0x2e];
+    let mut b = with_keys();
+    b.core().vcpu.sys.cr4 |= cr4::OSXSAVE | cr4::OSFXSR;
+    b.core().vcpu.sys.xcr0 = 1 | 1 << 9;
+    b.core().mode_changed();
+    set_pkru(&mut b, 0x1234_5670);
+    b.set(gpr::RSI, AREA);
+    b.set(gpr::RAX, 1 << 9);
+    b.step(&XSAVE);
+    assert_eq!((b.get(AREA + 512, 8), b.get(AREA + 832, 4)), (1 << 9, 0x1234_5670));
+    b.step(&READ);
+    b.put(AREA + 832, 4, 1 << (2 * KEY));
+    b.set(gpr::RAX, 1 << 9);
+    b.step(&XRSTOR);
+    assert!(b.quiet(), "{:?}", b.core().delivery.chain);
+    assert_eq!(b.core().vcpu.sys.pkru, 1 << (2 * KEY));
+    b.step(&READ);
+    assert_eq!(b.fault(), (vector::PF, Some(0b10_0001)), "at once");
+}
+
+#[test]
 fn cpuid_tells_whether_keys_are_on() {
-    let model = CpuModel::default().with(Feature::Pku);
-    assert_eq!(model.leaf(7, 0, 0).ecx >> 3 & 3, 0b01);
-    assert_eq!(model.leaf(7, 0, cr4::PKE).ecx >> 3 & 3, 0b11);
-    assert_eq!(CpuModel::default().leaf(7, 0, 0).ecx >> 3 & 1, 0, "without its XSAVE component");
+    let model = CpuModel::default();
+    assert_eq!(model.leaf(7, 0, 0, 1).ecx >> 3 & 3, 0b01);
+    assert_eq!(model.leaf(7, 0, cr4::PKE, 1).ecx >> 3 & 3, 0b11);
+    let keys = model.leaf(0xd, 9, 0, 1);
+    assert_eq!((keys.eax, keys.ebx), (8, 832), "its state component");
 }
 
 /// An address beyond 48 bits that [`five_levels`] maps as [`PAGE`], and its like for code.
@@ -172,7 +198,7 @@ fn bases_have_as_many_bits_as_the_processor() {
     }
     let widths = ["max", "haswell"].map(|m| {
         let model = CpuModel::by_name(m).expect("a model");
-        model.leaf(0x8000_0008, 0, 0).eax >> 8 & 0xff
+        model.leaf(0x8000_0008, 0, 0, 1).eax >> 8 & 0xff
     });
     assert_eq!(widths, [57, 48]);
 }

@@ -18,6 +18,8 @@ impl Translator<'_> {
         let v = match op {
             Cvt::Ps2Dq => return self.vector_operation(Operation::Ps2Dq, a, a),
             Cvt::Pd2Dq => return self.vector_operation(Operation::Pd2Dq, a, a),
+            Cvt::Ph2Ps => return self.vector_operation(Operation::Ph2Ps, a, a),
+            Cvt::Ps2Ph(how) => return self.vector_operation(Operation::Ps2Ph(how), a, a),
             Cvt::Ss2Sd => {
                 let a = self.low(ComFmt::Ss, a);
                 let v = self.f.ins().fpromote(types::F64, a);

@@ -15,7 +15,7 @@ use std::collections::HashSet;
 
 use brolga_cpu::core::translated::offset;
 use brolga_cpu::vcpu::rflags;
-use brolga_cpu::vector::{ComFmt, Fmt, Fp1, Fp2, Pred};
+use brolga_cpu::vector::{ComFmt, Fma, Fmt, Fp1, Fp2, Pred};
 use brolga_mmu::Width;
 use cranelift_codegen::cursor::{Cursor, FuncCursor};
 use cranelift_codegen::ir::condcodes::FloatCC;
@@ -133,6 +133,22 @@ impl Translator<'_> {
             Fp1::Rcp => self.vector_operation(Operation::Rcp(fmt), upper, a),
             Fp1::Rsqrt => self.vector_operation(Operation::Rsqrt(fmt), upper, a),
         }
+    }
+
+    /// Fused multiplication and addition, by the host's instruction.
+    pub(super) fn fused(&mut self, op: Fma, fmt: Fmt, upper: Vector, x: [Vector; 3]) -> Vector {
+        let [a, b, c] = x.map(|x| self.lanes(types::I8X16, x));
+        let function = self.operation(Operation::Fma(op, fmt));
+        let arguments = [self.core, a, b, c];
+        self.f.ins().call_indirect(self.signatures.three_vectors, function, &arguments);
+        let (lane, scalar) = parts(fmt);
+        let (ty, vector) = scalar_types(lane);
+        let result = at(offset::RESULT);
+        if scalar {
+            let low = self.f.ins().load(ty, trusted(), self.core, result);
+            return self.with_low(low, upper);
+        }
+        Vector::Whole(self.f.ins().load(vector, trusted(), self.core, result))
     }
 
     /// COMISS and its relatives. Cranelift only has the quiet form, and what uses the flags may be

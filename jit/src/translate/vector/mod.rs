@@ -13,7 +13,8 @@ use std::convert::Infallible;
 use brolga_cpu::backend::Bin;
 use brolga_cpu::vcpu::Seg;
 use brolga_cpu::vector::{
-    ComFmt, Crypto, Cvt, Fmt, Fp1, Fp2, IntCvt, Lane, Pattern, Shift, VecWidth, VectorBackend, X2,
+    ComFmt, Crypto, Cvt, Fma, Fmt, Fp1, Fp2, IntCvt, Lane, Pattern, Shift, VecWidth, VectorBackend,
+    X2,
 };
 use brolga_mmu::Width;
 use cranelift_codegen::ir::{
@@ -23,7 +24,7 @@ use cranelift_codegen::ir::{
 use super::node::Node;
 use super::{Translator, at, trusted};
 use crate::operations::Operation;
-pub(super) use registers::{Home, homes};
+pub(super) use registers::{Home, VECTORS, homes};
 
 /// A 128-bit value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,12 +130,19 @@ impl Translator<'_> {
         Vector::Scalar { low, rest }
     }
 
-    /// The host address of 16 bytes.
-    fn access_16(&mut self, seg: Seg, ea: Node, write: bool, aligned: bool) -> Value {
+    /// The host address of a vector of `size` bytes.
+    fn access_vector(
+        &mut self,
+        size: u64,
+        seg: Seg,
+        ea: Node,
+        write: bool,
+        aligned: bool,
+    ) -> Value {
         if aligned {
-            return self.aligned_access(16, seg, ea, write);
+            return self.aligned_access(size, seg, ea, write);
         }
-        self.access(16, seg, ea, write)
+        self.access(size, seg, ea, write)
     }
 
     /// Calls the function for an operation on vectors.
@@ -192,12 +200,12 @@ impl VectorBackend for Translator<'_> {
     }
 
     fn xmm(&mut self, r: u8) -> Vector {
-        self.vector_register(usize::from(r & 15))
+        self.vector_register(usize::from(r) % VECTORS)
     }
 
     fn set_xmm(&mut self, r: u8, v: Vector) {
         self.changes();
-        self.set_vector_register(usize::from(r & 15), v);
+        self.set_vector_register(usize::from(r) % VECTORS, v);
     }
 
     fn mm(&mut self, r: u8) -> Vector {
@@ -241,7 +249,7 @@ impl VectorBackend for Translator<'_> {
             VecWidth::V4 => (4, types::F32),
             VecWidth::V8 => (8, types::F64),
             VecWidth::V16 => {
-                let host = self.access_16(seg, ea, false, aligned);
+                let host = self.access_vector(16, seg, ea, false, aligned);
                 return Ok(Vector::Whole(self.load_host(types::I8X16, host)));
             }
         };
@@ -268,13 +276,34 @@ impl VectorBackend for Translator<'_> {
             VecWidth::V8 => (8, self.low(ComFmt::Sd, v)),
             VecWidth::V16 => {
                 let v = self.lanes(types::I8X16, v);
-                let host = self.access_16(seg, ea, true, aligned);
+                let host = self.access_vector(16, seg, ea, true, aligned);
                 self.store_host(v, host);
                 return Ok(());
             }
         };
         let host = self.access(size, seg, ea, true);
         self.store_host(v, host);
+        Ok(())
+    }
+
+    fn load_y(&mut self, seg: Seg, ea: Node, aligned: bool) -> Result<[Vector; 2], Infallible> {
+        let host = self.access_vector(32, seg, ea, false, aligned);
+        let low = self.load_host(types::I8X16, host);
+        let high = self.load_host_at(types::I8X16, host, 16);
+        Ok([Vector::Whole(low), Vector::Whole(high)])
+    }
+
+    fn store_y(
+        &mut self,
+        seg: Seg,
+        ea: Node,
+        aligned: bool,
+        v: [Vector; 2],
+    ) -> Result<(), Infallible> {
+        let [low, high] = v.map(|v| self.lanes(types::I8X16, v));
+        let host = self.access_vector(32, seg, ea, true, aligned);
+        self.store_host(low, host);
+        self.store_host_at(high, host, 16);
         Ok(())
     }
 
@@ -314,6 +343,10 @@ impl VectorBackend for Translator<'_> {
         }
     }
 
+    fn shift_each(&mut self, op: Shift, lane: Lane, a: Vector, counts: Vector) -> Vector {
+        self.vector_operation(Operation::ShiftEach(op, lane), a, counts)
+    }
+
     fn bit_select(&mut self, mask: Vector, a: Vector, b: Vector) -> Vector {
         // In the mask's own type: a comparison's result is then known to be one.
         let ty = match mask {
@@ -350,6 +383,16 @@ impl VectorBackend for Translator<'_> {
 
     fn fp1(&mut self, op: Fp1, fmt: Fmt, upper: Vector, a: Vector) -> Result<Vector, Infallible> {
         Ok(self.float_unary(op, fmt, upper, a))
+    }
+
+    fn fma(
+        &mut self,
+        op: Fma,
+        fmt: Fmt,
+        upper: Vector,
+        operands: [Vector; 3],
+    ) -> Result<Vector, Infallible> {
+        Ok(self.fused(op, fmt, upper, operands))
     }
 
     fn fp_compare(

@@ -9,6 +9,9 @@ use super::{Rest, Vector, scalar_types};
 use crate::plan::Plan;
 use crate::translate::{Translator, at, trusted};
 
+/// Vector registers, as [`brolga_cpu::vector::VectorBackend::xmm`] numbers them.
+pub(in crate::translate) const VECTORS: usize = 32;
+
 /// The variables of a register.
 #[derive(Clone, Copy)]
 pub(in crate::translate) enum Home {
@@ -22,7 +25,7 @@ pub(in crate::translate) enum Home {
 }
 
 /// The variables of all registers.
-pub(in crate::translate) fn homes(f: &mut FunctionBuilder<'_>, plan: &Plan) -> [Home; 16] {
+pub(in crate::translate) fn homes(f: &mut FunctionBuilder<'_>, plan: &Plan) -> [Home; VECTORS] {
     std::array::from_fn(|r| {
         let fmt = match (plan.doubles >> r & 1 != 0, plan.singles >> r & 1 != 0) {
             (true, _) => ComFmt::Sd,
@@ -75,7 +78,7 @@ impl Translator<'_> {
 
     /// Brings the variables up to date.
     pub(in crate::translate) fn settle_vectors(&mut self) {
-        for r in 0..16 {
+        for r in 0..VECTORS {
             let Some(v) = self.vectors[r] else { continue };
             match self.xmms[r] {
                 Home::Whole(var) => {

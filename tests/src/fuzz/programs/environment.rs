@@ -170,7 +170,8 @@ pub(super) fn begin(core: &mut Core, program: &Program, memory: &[u8]) -> Result
     core.mem.map.write_slice(GuestPhys(0), memory).context("RAM is large enough")?;
     let v = &mut core.vcpu;
     v.regs[..16].copy_from_slice(&program.regs);
-    v.xmm = program.xmm;
+    [v.xmm, v.ymm_high] = program.vectors;
+    v.sys.xcr0 = program.xcr0;
     v.mxcsr = program.mxcsr;
     v.set_rflags(program.rflags);
     let entry = &program.blocks[0];

@@ -1,6 +1,6 @@
 //! Random programs.
 
-use brolga_cpu::vcpu::{cr0, cr4, rflags};
+use brolga_cpu::vcpu::{cr0, cr4, rflags, xcr0};
 use fastrand::Rng;
 
 use crate::operands::value;
@@ -47,13 +47,16 @@ pub(super) struct Program {
     /// It begins at level 3.
     pub(super) user: bool,
     pub(super) regs: [u64; 16],
-    pub(super) xmm: [u128; 16],
+    /// XMM0-15, and the upper halves of YMM0-15.
+    pub(super) vectors: [[u128; 16]; 2],
     pub(super) mxcsr: u32,
     pub(super) rflags: u64,
     /// Bits of CR0 besides PE and PG.
     pub(super) cr0: u64,
     /// Bits of CR4 besides PAE.
     pub(super) cr4: u64,
+    /// The enabled state components.
+    pub(super) xcr0: u64,
     /// Where SYSCALL leads.
     pub(super) syscall: u64,
     /// The last-level entries of both sets of tables.
@@ -63,6 +66,8 @@ pub(super) struct Program {
     /// Instructions to execute.
     pub(super) budget: u64,
 }
+
+const EVERYTHING: u64 = xcr0::X87 | xcr0::SSE | xcr0::AVX;
 
 /// Pages that the tables map.
 const PAGES: u64 = 512;
@@ -127,11 +132,14 @@ impl Program {
             kind,
             user,
             regs: std::array::from_fn(|_| value(rng) >> if kind == Kind::Long { 0 } else { 32 }),
-            xmm: std::array::from_fn(|_| u128::from(value(rng)) << 64 | u128::from(value(rng))),
+            vectors: [(); 2].map(|()| {
+                std::array::from_fn(|_| u128::from(value(rng)) << 64 | u128::from(value(rng)))
+            }),
             mxcsr: 0x1f80 ^ if rng.u8(..4) == 0 { rng.u32(..512) << 7 } else { 0 },
             rflags: first_flags(rng),
             cr0,
             cr4,
+            xcr0: if rng.u8(..8) == 0 { xcr0::X87 | xcr0::SSE } else { EVERYTHING },
             syscall,
             pages: pages(rng, kind),
             events: events(rng, budget, &blocks),
@@ -168,7 +176,13 @@ fn control(rng: &mut Rng, kind: Kind) -> (u64, u64) {
         bits.iter().filter(|(_, of)| rng.u8(..16) < *of).fold(0, |sum, (bit, _)| sum | bit)
     };
     let cr0 = cr0::ET | some(&[(cr0::WP, 12), (cr0::NE, 14), (cr0::AM, 2), (cr0::MP, 8)]);
-    let mut cr4 = some(&[(cr4::OSFXSR, 15), (cr4::OSXMMEXCPT, 12), (cr4::TSD, 2), (cr4::DE, 4)]);
+    let mut cr4 = some(&[
+        (cr4::OSFXSR, 15),
+        (cr4::OSXMMEXCPT, 12),
+        (cr4::OSXSAVE, 14),
+        (cr4::TSD, 2),
+        (cr4::DE, 4),
+    ]);
     if kind.paged() {
         cr4 |= some(&[(cr4::PGE, 8), (cr4::PSE, 8)]);
     }
