@@ -61,7 +61,7 @@ fn raised_in(mode: Mode, bytes: &[u8]) -> Option<u8> {
 
 #[test]
 fn vex_needs_what_the_system_enables() {
-    let on = Mode::CODE64.with(Mode::AVX, true);
+    let on = Mode::CODE64.with(Mode::AVX, true).with(Mode::PROTECTED, true);
     assert_eq!(raised_in(on, VADDPS), None);
     assert_eq!(raised_in(Mode::CODE64.with(Mode::OSFXSR, true), VADDPS), Some(vector::UD));
     assert_eq!(raised_in(on.with(Mode::TASK_SWITCHED, true), VADDPS), Some(vector::NM));
@@ -255,7 +255,7 @@ fn cpuid_measures_the_areas() {
     let model = CpuModel::default();
     let leaf = |subleaf, xcr0| model.leaf(0xd, subleaf, 0, xcr0);
     let all = leaf(0, EVERYTHING);
-    assert_eq!((u64::from(all.eax), all.ebx, all.ecx), (EVERYTHING, 832, 832));
+    assert_eq!((u64::from(all.eax), all.ebx, all.ecx), (EVERYTHING | xcr0::PKRU, 832, 840));
     assert_eq!(leaf(0, 3).ebx, 576);
     assert_eq!((leaf(1, EVERYTHING).eax, leaf(1, EVERYTHING).ebx), (15, 832));
     assert_eq!((leaf(2, 1).eax, leaf(2, 1).ebx, leaf(2, 1).ecx), (256, 576, 0));

@@ -26,7 +26,8 @@ pub(crate) fn core() -> Core {
 
 /// Executes one instruction.
 pub(crate) fn execute(core: &mut Core, bytes: &[u8]) -> Result<(), Exception> {
-    const MODE: Mode = Mode::CODE64.with(Mode::OSFXSR, true).with(Mode::AVX, true);
+    const MODE: Mode =
+        Mode::CODE64.with(Mode::OSFXSR, true).with(Mode::AVX, true).with(Mode::PROTECTED, true);
     let Decoded::Block(block) = decode::<Core>(bytes, MODE, &core.model, 1) else {
         panic!("cannot decode {bytes:02x?}");
     };

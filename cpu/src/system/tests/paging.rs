@@ -104,11 +104,11 @@ fn xsave_and_xrstor_take_pkru_along() {
     b.core().vcpu.sys.cr4 |= cr4::OSXSAVE | cr4::OSFXSR;
     b.core().vcpu.sys.xcr0 = 1 | 1 << 9;
     b.core().mode_changed();
-    set_pkru(&mut b, 0x1234_5670);
+    set_pkru(&mut b, 0x1234_5270);
     b.set(gpr::RSI, AREA);
     b.set(gpr::RAX, 1 << 9);
     b.step(&XSAVE);
-    assert_eq!((b.get(AREA + 512, 8), b.get(AREA + 832, 4)), (1 << 9, 0x1234_5670));
+    assert_eq!((b.get(AREA + 512, 8), b.get(AREA + 832, 4)), (1 << 9, 0x1234_5270));
     b.step(&READ);
     b.put(AREA + 832, 4, 1 << (2 * KEY));
     b.set(gpr::RAX, 1 << 9);
