@@ -25,6 +25,10 @@ pub enum Bin {
     Sar,
     Rol,
     Ror,
+    /// The low bits of `a`, spread to where `b` has ones (PDEP).
+    Deposit,
+    /// The bits of `a` where `b` has ones, side by side (PEXT).
+    Extract,
 }
 
 /// One-operand integer operations.

@@ -53,6 +53,8 @@ mode_bits! {
     SIMD_UNMASKED = 13;
     /// The x87's control word does not mask all exceptions: nor these.
     X87_UNMASKED = 14;
+    /// Protected mode, and not virtual-8086 mode: VEX prefixes exist.
+    PROTECTED = 15;
 }
 
 impl Mode {
@@ -119,6 +121,9 @@ pub struct BlockId(u32);
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct JumpKey(u64);
 
+/// Room for the bits of [`Mode`] in a [`JumpKey`].
+const MODE_WIDTH: u32 = 20;
+
 impl JumpKey {
     const NONE: JumpKey = JumpKey(u64::MAX);
 
@@ -126,15 +131,15 @@ impl JumpKey {
     /// near 2^48).
     #[inline(always)]
     pub fn new(generation: u64, mode: Mode) -> JumpKey {
-        JumpKey(generation << 16 | u64::from(mode.0) & JumpKey::MODE_BITS)
+        JumpKey(generation << MODE_WIDTH | u64::from(mode.0) & JumpKey::MODE_BITS)
     }
 
     /// The bits of [`JumpKey::number`] that stand for the mode.
-    pub const MODE_BITS: u64 = 0xffff;
+    pub const MODE_BITS: u64 = (1 << MODE_WIDTH) - 1;
 
     /// Whether both are of one mode.
     fn same_mode(self, other: JumpKey) -> bool {
-        (self.0 ^ other.0) & 0xffff == 0
+        (self.0 ^ other.0) & JumpKey::MODE_BITS == 0
     }
 
     /// The key as a number: equal keys, and no others, have the same.

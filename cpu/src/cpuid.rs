@@ -27,6 +27,7 @@ enum Word {
     Ext1Ecx,
     Ext1Edx,
     Ext7Edx,
+    Ext8Ebx,
 }
 
 macro_rules! features {
@@ -53,6 +54,7 @@ macro_rules! features {
 
 features! {
     Sse3 = Leaf1Ecx 0;
+    Pclmulqdq = Leaf1Ecx 1;
     Ssse3 = Leaf1Ecx 9;
     Cx16 = Leaf1Ecx 13;
     Pcid = Leaf1Ecx 17;
@@ -62,6 +64,7 @@ features! {
     Movbe = Leaf1Ecx 22;
     Popcnt = Leaf1Ecx 23;
     TscDeadline = Leaf1Ecx 24;
+    Aesni = Leaf1Ecx 25;
     Xsave = Leaf1Ecx 26;
     Rdrand = Leaf1Ecx 30;
     Hypervisor = Leaf1Ecx 31;
@@ -90,24 +93,37 @@ features! {
     Arat = Leaf6Eax 2;
     Fsgsbase = Leaf7Ebx 0;
     TscAdjust = Leaf7Ebx 1;
+    Bmi1 = Leaf7Ebx 3;
     Smep = Leaf7Ebx 7;
+    Bmi2 = Leaf7Ebx 8;
     Erms = Leaf7Ebx 9;
     Invpcid = Leaf7Ebx 10;
+    Rdseed = Leaf7Ebx 18;
+    Adx = Leaf7Ebx 19;
     Smap = Leaf7Ebx 20;
+    Clflushopt = Leaf7Ebx 23;
+    Clwb = Leaf7Ebx 24;
+    Sha = Leaf7Ebx 29;
     Umip = Leaf7Ecx 2;
+    Gfni = Leaf7Ecx 8;
+    Rdpid = Leaf7Ecx 22;
+    Serialize = Leaf7Edx 14;
     SpecCtrl = Leaf7Edx 26;
     ArchCapabilities = Leaf7Edx 29;
     LahfLm = Ext1Ecx 0;
+    Lzcnt = Ext1Ecx 5;
+    Prefetchw = Ext1Ecx 8;
     Syscall = Ext1Edx 11;
     Nx = Ext1Edx 20;
     Pdpe1gb = Ext1Edx 26;
     Rdtscp = Ext1Edx 27;
     Lm = Ext1Edx 29;
     InvariantTsc = Ext7Edx 8;
+    Wbnoinvd = Ext8Ebx 9;
 }
 
 impl Feature {
-    const fn mask(self) -> u64 {
+    const fn mask(self) -> u128 {
         1 << self as u32
     }
 }
@@ -122,7 +138,7 @@ pub struct CpuModel {
     model: u32,
     stepping: u32,
     phys_bits: u8,
-    features: u64,
+    features: u128,
     /// Highest basic leaf.
     max_leaf: u32,
     /// Highest extended leaf; 0 if there are none.

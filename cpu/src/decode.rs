@@ -6,15 +6,26 @@ use brolga_mmu::Width;
 use iced_x86::{Code, Decoder, DecoderError, DecoderOptions, Instruction, OpKind, Register};
 
 use crate::block::{Block, Jump, Mode, Op};
-use crate::cpuid::CpuModel;
+use crate::cpuid::{CpuModel, Feature};
 use crate::insn::{Insn, bits};
 use crate::select::select;
 use crate::vcpu::{RIP, Seg, SegReg, ZERO};
 use crate::vector::VectorBackend;
 
-/// No model has TZCNT (BMI1) or LZCNT: their encodings are BSF and BSR with a prefix that means
-/// nothing (SDM vol. 2, TZCNT), and kernels use them as such.
-const OPTIONS: u32 = DecoderOptions::NO_MPFX_0FBC | DecoderOptions::NO_MPFX_0FBD;
+/// What bytes mean depends on the model: those of TZCNT, LZCNT and WBNOINVD are BSF, BSR and WBINVD
+/// with a prefix that means nothing where these do not exist (SDM vol. 2, TZCNT), and kernels use
+/// them as such. LAHF and SAHF do not exist in 64-bit mode on the first models that have it.
+fn options(model: &CpuModel) -> u32 {
+    [
+        (Feature::Bmi1, DecoderOptions::NO_MPFX_0FBC),
+        (Feature::Lzcnt, DecoderOptions::NO_MPFX_0FBD),
+        (Feature::Wbnoinvd, DecoderOptions::NO_WBNOINVD),
+        (Feature::LahfLm, DecoderOptions::NO_LAHF_SAHF_64),
+    ]
+    .into_iter()
+    .filter(|(feature, _)| !model.has(*feature))
+    .fold(DecoderOptions::NONE, |options, (_, option)| options | option)
+}
 
 /// Longest block, in instructions.
 const MAX_OPS: usize = 64;
@@ -37,7 +48,7 @@ pub fn decode<B: VectorBackend>(
     model: &CpuModel,
     max_ops: usize,
 ) -> Decoded<B> {
-    let mut decoder = Decoder::with_ip(mode.bitness(), code, 0, OPTIONS);
+    let mut decoder = Decoder::with_ip(mode.bitness(), code, 0, options(model));
     let mut ops = Vec::with_capacity(8);
     let (mut bytes, mut last, mut jumps, mut checks) = (0, 0, false, false);
     while ops.len() < max_ops.min(MAX_OPS) {
@@ -281,7 +292,12 @@ mod tests {
     use crate::core::Core;
 
     fn first(bytes: &[u8]) -> Op<Core> {
-        let Decoded::Block(block) = decode(bytes, Mode::CODE64, &CpuModel::default(), 1) else {
+        first_on("max", bytes)
+    }
+
+    fn first_on(model: &str, bytes: &[u8]) -> Op<Core> {
+        let model = CpuModel::by_name(model).expect("a model");
+        let Decoded::Block(block) = decode(bytes, Mode::CODE64, &model, 1) else {
             panic!("{bytes:02x?} is a whole instruction");
         };
         block.ops.into_vec().remove(0)
@@ -303,10 +319,16 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_does_not_turn_a_bit_scan_into_what_no_model_has() {
-        for opcode in [0xbc, 0xbd] {
-            let code = Code::try_from(usize::from(first(&[0xf3, 0x0f, opcode, 0xc1]).insn.code));
-            assert!(matches!(code, Ok(Code::Bsf_r32_rm32 | Code::Bsr_r32_rm32)), "{code:?}");
+    fn a_prefix_turns_a_bit_scan_into_a_count_only_where_the_model_has_it() {
+        use Code::*;
+        let cases: [(&[u8], [Code; 2]); 3] = [
+            (&[0xf3, 0x0f, 0xbc, 0xc1], [Bsf_r32_rm32, Tzcnt_r32_rm32]),
+            (&[0xf3, 0x0f, 0xbd, 0xc1], [Bsr_r32_rm32, Lzcnt_r32_rm32]),
+            (&[0xf3, 0x0f, 0x09], [Wbinvd, Wbnoinvd]),
+        ];
+        for (bytes, expected) in cases {
+            let codes = ["nehalem", "max"].map(|model| first_on(model, bytes).insn.code);
+            assert_eq!(codes, expected.map(|code| code as u16), "{bytes:02x?}");
         }
     }
 

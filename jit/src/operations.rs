@@ -9,7 +9,7 @@ use std::arch::naked_asm;
 use std::mem::offset_of;
 
 use brolga_cpu::core::translated::offset;
-use brolga_cpu::vector::{ComFmt, Fmt, IntCvt};
+use brolga_cpu::vector::{ComFmt, Crypto, Fmt, IntCvt};
 use brolga_mmu::Width;
 
 /// A function with a convention of its own, known by its address.
@@ -45,6 +45,25 @@ vectors! {
     rcpps "rcpps xmm0, xmm1";
     rsqrtss "rsqrtss xmm0, xmm1";
     rsqrtps "rsqrtps xmm0, xmm1";
+    aesenc "aesenc xmm0, xmm1";
+    aesenclast "aesenclast xmm0, xmm1";
+    aesdec "aesdec xmm0, xmm1";
+    aesdeclast "aesdeclast xmm0, xmm1";
+    aesimc "aesimc xmm0, xmm1";
+    aeskeygenassist "aeskeygenassist xmm0, xmm1, 0";
+    pclmulqdq "pclmulqdq xmm0, xmm1, 0";
+    sha1nexte "sha1nexte xmm0, xmm1";
+    sha1msg1 "sha1msg1 xmm0, xmm1";
+    sha1msg2 "sha1msg2 xmm0, xmm1";
+    sha256msg1 "sha256msg1 xmm0, xmm1";
+    sha256msg2 "sha256msg2 xmm0, xmm1";
+    sha1rnds4_0 "sha1rnds4 xmm0, xmm1, 0";
+    sha1rnds4_1 "sha1rnds4 xmm0, xmm1, 1";
+    sha1rnds4_2 "sha1rnds4 xmm0, xmm1, 2";
+    sha1rnds4_3 "sha1rnds4 xmm0, xmm1, 3";
+    gf2p8mulb "gf2p8mulb xmm0, xmm1";
+    gf2p8affineqb "gf2p8affineqb xmm0, xmm1, 0";
+    gf2p8affineinvqb "gf2p8affineinvqb xmm0, xmm1, 0";
 }
 
 /// `$insn` computes RSI from RSI, RDX and XMM1.
@@ -75,6 +94,27 @@ integers! {
     crc32_16 "crc32 esi, dx";
     crc32_32 "crc32 esi, edx";
     crc32_64 "crc32 rsi, rdx";
+    pdep64 "pdep rsi, rsi, rdx";
+    pext64 "pext rsi, rsi, rdx";
+}
+
+/// Two rounds of SHA-256, of XMM0 and XMM1 with the keys in XMM2; the instruction wants them in XMM0.
+#[unsafe(naked)]
+extern "C" fn sha256rnds2() {
+    naked_asm!(
+        "sub rsp, 40",
+        "movups [rsp], xmm0",
+        "movups [rsp + 16], xmm2",
+        "movups xmm0, [rsp + 16]",
+        "movups xmm2, [rsp]",
+        "sha256rnds2 xmm2, xmm1",
+        "movups [rdi + {result}], xmm2",
+        "movups xmm0, [rsp]",
+        "movups xmm2, [rsp + 16]",
+        "add rsp, 40",
+        "ret",
+        result = const offset::RESULT,
+    )
 }
 
 /// ROUND with an immediate.
@@ -232,11 +272,41 @@ pub(crate) enum Operation {
         /// The lower seven bits count.
         control: u8,
     },
+    Crypto(Crypto),
+    Sha256Rounds,
+    /// Of 64 bits.
+    Deposit,
+    Extract,
 }
 
 const PLAIN: [Function; 16] = [
     cvtps2dq, cvtpd2dq, addsubps, addsubpd, rcpss, rcpps, rsqrtss, rsqrtps, cvtss2si32, cvtss2si64,
     cvtsd2si32, cvtsd2si64, crc32_8, crc32_16, crc32_32, crc32_64,
+];
+
+const EXTENSIONS: [Function; 22] = [
+    aesenc,
+    aesenclast,
+    aesdec,
+    aesdeclast,
+    aesimc,
+    aeskeygenassist,
+    pclmulqdq,
+    sha1nexte,
+    sha1msg1,
+    sha1msg2,
+    sha256msg1,
+    sha256msg2,
+    sha1rnds4_0,
+    sha1rnds4_1,
+    sha1rnds4_2,
+    sha1rnds4_3,
+    gf2p8mulb,
+    gf2p8affineqb,
+    gf2p8affineinvqb,
+    sha256rnds2,
+    pdep64,
+    pext64,
 ];
 
 /// The functions, in the order of [`Operation::index`].
@@ -245,6 +315,7 @@ struct Table {
     plain: [Function; 16],
     rounding: [[Function; 16]; 4],
     strings: [[[Function; 16]; 8]; 4],
+    extensions: [Function; 22],
 }
 
 static TABLE: Table = Table {
@@ -256,6 +327,7 @@ static TABLE: Table = Table {
         all_controls!(string_index PCMPESTRI: 0 1 2 3 4 5 6 7),
         all_controls!(string_mask PCMPESTRM: 0 1 2 3 4 5 6 7),
     ],
+    extensions: EXTENSIONS,
 };
 
 /// The address of the functions' table.
@@ -290,6 +362,34 @@ impl Operation {
                 let kind = 2 * usize::from(explicit) + usize::from(mask);
                 FIRST + 128 * kind + usize::from(control & 127)
             }
+            Operation::Crypto(op) => EXTENSIONS_FROM + crypto_index(op),
+            Operation::Sha256Rounds => EXTENSIONS_FROM + 19,
+            Operation::Deposit => EXTENSIONS_FROM + 20,
+            Operation::Extract => EXTENSIONS_FROM + 21,
         }
+    }
+}
+
+const EXTENSIONS_FROM: usize = offset_of!(Table, extensions) / size_of::<Function>();
+
+/// The place in [`EXTENSIONS`].
+fn crypto_index(op: Crypto) -> usize {
+    match op {
+        Crypto::AesEnc => 0,
+        Crypto::AesEncLast => 1,
+        Crypto::AesDec => 2,
+        Crypto::AesDecLast => 3,
+        Crypto::AesImc => 4,
+        Crypto::AesKeygen => 5,
+        Crypto::Clmul => 6,
+        Crypto::Sha1NextE => 7,
+        Crypto::Sha1Msg1 => 8,
+        Crypto::Sha1Msg2 => 9,
+        Crypto::Sha256Msg1 => 10,
+        Crypto::Sha256Msg2 => 11,
+        Crypto::Sha1Rounds(function) => 12 + usize::from(function & 3),
+        Crypto::GfMul => 16,
+        Crypto::GfAffine => 17,
+        Crypto::GfAffineInverse => 18,
     }
 }

@@ -8,7 +8,7 @@ use brolga_cpu::flags::{Cond, FlagOp};
 use brolga_cpu::insn::Insn;
 use brolga_cpu::vcpu::{RIP, Seg, ZERO, gpr};
 use brolga_cpu::vector::{
-    ComFmt, Cvt, Fmt, Fp1, Fp2, IntCvt, Lane, Pattern, Shift, VecWidth, VectorBackend, X2,
+    ComFmt, Crypto, Cvt, Fmt, Fp1, Fp2, IntCvt, Lane, Pattern, Shift, VecWidth, VectorBackend, X2,
 };
 use brolga_mmu::Width;
 
@@ -177,6 +177,7 @@ impl Backend for Survey {
     }
 
     fn bin(&mut self, op: Bin, w: Width, a: Known, b: Known) -> Known {
+        self.effects.interpreted |= matches!(op, Bin::Deposit | Bin::Extract) && !native::bmi2();
         match (op, a, b) {
             (Bin::Add, Known::Ip(a), Known::Constant(b))
             | (Bin::Add, Known::Constant(b), Known::Ip(a))
@@ -527,6 +528,14 @@ impl VectorBackend for Survey {
     fn crc32c(&mut self, _: Width, _: Known, _: Known) -> Known {
         self.effects.interpreted |= !native::sse4_2();
         Known::Nothing
+    }
+    fn crypto(&mut self, op: Crypto, _: VectorUse, _: VectorUse) -> VectorUse {
+        self.effects.interpreted |= !native::crypto(op);
+        VectorUse::Packed
+    }
+    fn sha256_rounds(&mut self, _: VectorUse, _: VectorUse, _: VectorUse) -> VectorUse {
+        self.effects.interpreted |= !native::crypto(Crypto::Sha256Msg1);
+        VectorUse::Packed
     }
     fn string_index(
         &mut self,

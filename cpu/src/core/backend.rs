@@ -9,6 +9,7 @@ use super::{Core, Exit};
 use crate::backend::{Backend, Bin, Cmp, Complex, Un};
 use crate::exception::{Exception, Why, vector};
 use crate::flags::{Cond, FlagOp, LazyFlags, Replaced, sign_extend};
+use crate::host::extended;
 use crate::insn::{Insn, bits};
 use crate::semantics::divide::{signed, unsigned};
 use crate::vcpu::{REG_SLOTS, SegReg, rflags};
@@ -70,6 +71,8 @@ impl Backend for Core {
             Bin::Shl => a << (b & 63),
             Bin::Shr => a >> (b & 63),
             Bin::Sar => (sign_extend(w, a) as i64 >> (b & 63)) as u64,
+            Bin::Deposit => extended::deposit(a, b),
+            Bin::Extract => extended::extract(a, b),
             Bin::Rol => return rotate_left(w, a, b as u32 % n),
             Bin::Ror => return rotate_left(w, a, (n - b as u32 % n) % n),
         };

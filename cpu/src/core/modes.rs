@@ -91,6 +91,7 @@ fn decode_mode(v: &Vcpu, alignment_checked: bool) -> Mode {
         .with(Mode::USER, v.cpl == 3)
         .with(Mode::SIMD_UNMASKED, v.mxcsr & mxcsr::MASKS != mxcsr::MASKS)
         .with(Mode::X87_UNMASKED, !v.x87.masks_all())
+        .with(Mode::PROTECTED, v.protected())
 }
 
 /// Base 0, limit 4 GiB, writable, expand-up: accesses need no check.

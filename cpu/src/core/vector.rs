@@ -7,11 +7,11 @@ use super::{Core, Exit};
 use crate::backend::Backend;
 use crate::exception::{Exception, vector};
 use crate::flags::sign_extend;
-use crate::host::float;
+use crate::host::{extended, float};
 use crate::semantics::x87::report_pending;
 use crate::vcpu::{Seg, cr4};
 use crate::vector::{
-    ComFmt, Cvt, Fmt, Fp, Fp1, Fp2, IntCvt, Lane, Pattern, Shift, VecWidth, VectorBackend, X2,
+    ComFmt, Crypto, Cvt, Fmt, Fp, Fp1, Fp2, IntCvt, Lane, Pattern, Shift, VecWidth, VectorBackend, X2,
     lanes, string,
 };
 
@@ -242,6 +242,16 @@ impl VectorBackend for Core {
     fn cvt_to_int(&mut self, op: IntCvt, a: u128) -> Result<u64, Exit> {
         let r = float::scalar_to_int(op, a, self.vcpu.mxcsr);
         self.fp_result(r)
+    }
+
+    #[inline(always)]
+    fn crypto(&mut self, op: Crypto, a: u128, b: u128) -> u128 {
+        extended::apply(op, a, b)
+    }
+
+    #[inline(always)]
+    fn sha256_rounds(&mut self, cdgh: u128, abef: u128, keys: u128) -> u128 {
+        extended::sha256_rounds(cdgh, abef, keys)
     }
 
     #[inline(always)]

@@ -114,7 +114,11 @@ impl CpuModel {
             7 => Registers { edx: self.word(Word::Ext7Edx), ..none },
             8 => {
                 let linear = if self.has(Feature::Lm) { 48 } else { 32 };
-                Registers { eax: linear << 8 | u32::from(self.phys_bits), ..none }
+                Registers {
+                    eax: linear << 8 | u32::from(self.phys_bits),
+                    ebx: self.word(Word::Ext8Ebx),
+                    ..none
+                }
             }
             _ => none,
         }

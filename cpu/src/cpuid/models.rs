@@ -2,43 +2,55 @@
 
 use super::{CpuModel, Feature};
 
-use Feature::{
-    Apic, Arat, ArchCapabilities, Clflush, Cmov, Cx8, Cx16, De, Erms, Fpu, Fsgsbase, Fxsr,
-    Hypervisor, InvariantTsc, Invpcid, LahfLm, Lm, Mca, Mce, Mmx, Movbe, Msr, Mtrr, Nx, Pae, Pat,
-    Pcid, Pdpe1gb, Pge, Popcnt, Pse, Pse36, Rdrand, Rdtscp, Sep, Smap, Smep, SpecCtrl, Sse, Sse2,
-    Sse3, Sse41, Sse42, Ssse3, Syscall, Tsc, TscAdjust, TscDeadline, Umip, Vme, X2apic, Xsave,
-};
+use Feature::*;
 
 const INTEL: &str = "GenuineIntel";
 
 const I486: &[Feature] = &[Fpu];
 const PENTIUM: &[Feature] = &[Vme, De, Pse, Tsc, Msr, Mce, Cx8, Apic, Mmx];
-const I686: &[Feature] =
-    &[Pae, Sep, Mtrr, Pge, Mca, Cmov, Pat, Pse36, Clflush, Fxsr, Sse, Sse2, Nx];
+const PENTIUM3: &[Feature] = &[Pae, Sep, Mtrr, Pge, Mca, Cmov, Pat, Pse36, Fxsr, Sse];
+const I686: &[Feature] = &[Clflush, Sse2, Nx];
 const X86_64: &[Feature] = &[Syscall, Lm];
 const CORE2: &[Feature] = &[Sse3, Ssse3, Cx16, LahfLm];
 const NEHALEM: &[Feature] = &[Sse41, Sse42, Popcnt, Rdtscp, InvariantTsc, X2apic];
-const MAX: &[Feature] = &[
+const HASWELL: &[Feature] = &[
+    Pclmulqdq,
+    Aesni,
     Pcid,
     Movbe,
     TscDeadline,
     Xsave,
     Rdrand,
-    Hypervisor,
     Arat,
     Fsgsbase,
     TscAdjust,
+    Bmi1,
     Smep,
+    Bmi2,
     Erms,
     Invpcid,
-    Smap,
-    Umip,
-    SpecCtrl,
-    ArchCapabilities,
+    Lzcnt,
     Pdpe1gb,
 ];
+const MAX: &[Feature] = &[
+    Hypervisor,
+    Rdseed,
+    Adx,
+    Smap,
+    Clflushopt,
+    Clwb,
+    Sha,
+    Umip,
+    Gfni,
+    Rdpid,
+    Serialize,
+    SpecCtrl,
+    ArchCapabilities,
+    Prefetchw,
+    Wbnoinvd,
+];
 
-fn union(sets: &[&[Feature]]) -> u64 {
+fn union(sets: &[&[Feature]]) -> u128 {
     sets.iter().flat_map(|set| set.iter()).fold(0, |bits, f| bits | f.mask())
 }
 
@@ -55,21 +67,31 @@ pub(super) fn max() -> CpuModel {
         model: 0x36,
         stepping: 1,
         phys_bits: 40,
-        features: union(&[I486, PENTIUM, I686, X86_64, CORE2, NEHALEM, MAX]),
+        features: union(&[I486, PENTIUM, PENTIUM3, I686, X86_64, CORE2, NEHALEM, HASWELL, MAX]),
         max_leaf: 0x16,
         max_extended: 0x8000_0008,
     }
 }
 
 /// All models, the default first.
-pub(super) fn all() -> [CpuModel; 7] {
+pub(super) fn all() -> [CpuModel; 9] {
     let max = max();
+    let haswell = CpuModel {
+        name: "haswell",
+        brand: "Brolga virtual CPU (Haswell)",
+        model: 60,
+        stepping: 3,
+        phys_bits: 39,
+        features: union(&[I486, PENTIUM, PENTIUM3, I686, X86_64, CORE2, NEHALEM, HASWELL]),
+        max_leaf: 0xd,
+        ..max.clone()
+    };
     let nehalem = CpuModel {
         name: "nehalem",
         brand: "Brolga virtual CPU (Nehalem)",
         model: 26,
         stepping: 3,
-        features: union(&[I486, PENTIUM, I686, X86_64, CORE2, NEHALEM]),
+        features: union(&[I486, PENTIUM, PENTIUM3, I686, X86_64, CORE2, NEHALEM]),
         max_leaf: 0xb,
         ..max.clone()
     };
@@ -79,7 +101,7 @@ pub(super) fn all() -> [CpuModel; 7] {
         model: 15,
         stepping: 11,
         phys_bits: 36,
-        features: union(&[I486, PENTIUM, I686, X86_64, CORE2]),
+        features: union(&[I486, PENTIUM, PENTIUM3, I686, X86_64, CORE2]),
         max_leaf: 0xa,
         ..max.clone()
     };
@@ -89,7 +111,7 @@ pub(super) fn all() -> [CpuModel; 7] {
         family: 15,
         model: 6,
         stepping: 1,
-        features: union(&[I486, PENTIUM, I686, X86_64]),
+        features: union(&[I486, PENTIUM, PENTIUM3, I686, X86_64]),
         max_leaf: 5,
         ..core2.clone()
     };
@@ -99,10 +121,19 @@ pub(super) fn all() -> [CpuModel; 7] {
         family: 6,
         model: 13,
         stepping: 8,
-        features: union(&[I486, PENTIUM, I686]),
+        features: union(&[I486, PENTIUM, PENTIUM3, I686]),
         max_leaf: 2,
         max_extended: 0x8000_0004,
         ..core2.clone()
+    };
+    let pentium3 = CpuModel {
+        name: "pentium3",
+        brand: "",
+        model: 8,
+        stepping: 6,
+        features: union(&[I486, PENTIUM, PENTIUM3]),
+        max_extended: 0,
+        ..i686.clone()
     };
     let pentium = CpuModel {
         name: "pentium",
@@ -124,5 +155,5 @@ pub(super) fn all() -> [CpuModel; 7] {
         features: union(&[I486]),
         ..pentium.clone()
     };
-    [max, nehalem, core2, x86_64, i686, pentium, i486]
+    [max, haswell, nehalem, core2, x86_64, i686, pentium3, pentium, i486]
 }

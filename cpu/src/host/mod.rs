@@ -10,6 +10,14 @@ pub(crate) use sse as float;
 #[cfg(not(all(target_arch = "x86_64", not(feature = "portable"))))]
 pub(crate) use crate::vector::portable as float;
 
+#[cfg(all(target_arch = "x86_64", any(test, not(feature = "portable"))))]
+pub mod extensions;
+
+#[cfg(not(all(target_arch = "x86_64", not(feature = "portable"))))]
+pub(crate) use crate::vector::crypto as extended;
+#[cfg(all(target_arch = "x86_64", not(feature = "portable")))]
+pub(crate) use extensions as extended;
+
 #[cfg(all(test, target_arch = "x86_64"))]
 mod native;
 #[cfg(all(test, target_arch = "x86_64"))]

@@ -9,6 +9,7 @@ use crate::chain::Bound;
 use crate::semantics::alu::*;
 use crate::semantics::atomic::*;
 use crate::semantics::bits::{self, *};
+use crate::semantics::bmi::*;
 use crate::semantics::decimal;
 use crate::semantics::divide::{div, idiv};
 use crate::semantics::moves::*;
@@ -106,11 +107,24 @@ macro_rules! single {
     };
 }
 
+/// An operation of 32 or 64 bits whose operand `$n` is a register or memory (`M`).
+macro_rules! wide {
+    ($i:expr, $n:literal, $f:ident::<$($t:ty),*>) => {
+        match (kind($i, $n), width($i, 0)) {
+            (Kind::Reg, Width::W64) => bound!($f::<$($t,)* R<$n>, S64>),
+            (Kind::Reg, _) => bound!($f::<$($t,)* R<$n>, S32>),
+            (_, Width::W64) => bound!($f::<$($t,)* M, S64>),
+            _ => bound!($f::<$($t,)* M, S32>),
+        }
+    };
+}
+
 /// The meaning of an integer instruction.
 pub(super) fn select<B: Backend, M: Memory>(i: &Instruction) -> Option<Bound<B>> {
     arithmetic::<B, M>(i)
         .or_else(|| shifts::<B, M>(i))
         .or_else(|| bit_ops::<B, M>(i))
+        .or_else(|| extensions::<B, M>(i))
         .or_else(|| movement::<B, M>(i))
         .or_else(|| conditional::<B, M>(i))
 }
@@ -244,6 +258,43 @@ fn bit_ops<B: Backend, M: Memory>(i: &Instruction) -> Option<Bound<B>> {
         Mnemonic::Cmpxchg16b => Bound::full(complex!(cmpxchg_pair::<true>)),
         _ => return None,
     })
+}
+
+/// BMI1, BMI2, LZCNT and ADX.
+fn extensions<B: Backend, M: Memory>(i: &Instruction) -> Option<Bound<B>> {
+    Some(match i.mnemonic() {
+        Mnemonic::Andn => wide!(i, 2, andn::<B>),
+        Mnemonic::Bextr => wide!(i, 1, bextr::<B>),
+        Mnemonic::Blsi => wide!(i, 1, lowest::<B, Isolate>),
+        Mnemonic::Blsr => wide!(i, 1, lowest::<B, Clear>),
+        Mnemonic::Blsmsk => wide!(i, 1, lowest::<B, Mask>),
+        Mnemonic::Bzhi => wide!(i, 1, bzhi::<B>),
+        Mnemonic::Mulx => wide!(i, 2, mulx::<B>),
+        Mnemonic::Pdep => wide!(i, 2, scatter::<B, Deposit>),
+        Mnemonic::Pext => wide!(i, 2, scatter::<B, Extract>),
+        Mnemonic::Rorx => wide!(i, 1, rorx::<B>),
+        Mnemonic::Sarx => wide!(i, 1, shift_flagless::<B, Sar>),
+        Mnemonic::Shlx => wide!(i, 1, shift_flagless::<B, Shl>),
+        Mnemonic::Shrx => wide!(i, 1, shift_flagless::<B, Shr>),
+        Mnemonic::Adcx => wide!(i, 1, add_chained::<B, ByCarry>),
+        Mnemonic::Adox => wide!(i, 1, add_chained::<B, ByOverflow>),
+        Mnemonic::Tzcnt => count_form::<B, M, false>(i),
+        Mnemonic::Lzcnt => count_form::<B, M, true>(i),
+        _ => return None,
+    })
+}
+
+fn count_form<B: Backend, M: Memory, const LEADING: bool>(i: &Instruction) -> Bound<B> {
+    macro_rules! form {
+        ($s:ty) => {
+            match width(i, 0) {
+                Width::W16 => bound!(count_zeros::<B, LEADING, $s, S16>),
+                Width::W32 => bound!(count_zeros::<B, LEADING, $s, S32>),
+                _ => bound!(count_zeros::<B, LEADING, $s, S64>),
+            }
+        };
+    }
+    if kind(i, 1) == Kind::Reg { form!(R1) } else { form!(M) }
 }
 
 fn bit_form<B: Backend, M: Memory, O: BitOp>(i: &Instruction) -> Bound<B> {

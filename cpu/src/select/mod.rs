@@ -8,7 +8,7 @@ mod sse;
 mod system;
 mod x87;
 
-use iced_x86::{FlowControl, Instruction, Mnemonic, Register};
+use iced_x86::{EncodingKind, FlowControl, Instruction, Mnemonic, Register};
 
 use crate::backend::{Backend, Complex, Handler};
 use crate::block::Mode;
@@ -137,6 +137,10 @@ fn gate<B: Backend>(i: &Instruction, mode: Mode, model: &CpuModel) -> Option<Han
     if i.is_invalid() || !i.cpuid_features().iter().all(|f| features::executes(model, *f)) {
         return Some(complex!(undefined));
     }
+    // SDM vol. 2, 2.3.11 on VEX: no such prefix in real-address and virtual-8086 mode.
+    if i.encoding() == EncodingKind::VEX && !mode.has(Mode::PROTECTED) {
+        return Some(complex!(undefined));
+    }
     let emulate = mode.has(Mode::FPU_EMULATE);
     let switched = mode.has(Mode::TASK_SWITCHED);
     match unit(i) {
@@ -196,6 +200,7 @@ fn unit(i: &Instruction) -> Unit {
             F::SSE | F::SSE2 | F::SSE3 | F::SSSE3 | F::SSE4_1 | F::SSE4_2 if !uses_mmx => {
                 return Unit::Sse;
             }
+            F::AES | F::PCLMULQDQ | F::SHA | F::GFNI => return Unit::Sse,
             F::MMX => return Unit::Mmx,
             _ if uses_mmx => return Unit::Mmx,
             _ => {}

@@ -6,7 +6,7 @@ use super::complex;
 use crate::backend::Handler;
 use crate::insn::Insn;
 use crate::semantics::sse::{
-    Xmm, compare, convert, float, integer, masked, moves, scalar, shifts, shuffle, state, string,
+    Xmm, compare, convert, crypto, float, integer, masked, moves, scalar, shifts, shuffle, state, string,
 };
 use crate::vector::VectorBackend;
 
@@ -41,6 +41,7 @@ fn vectors<B: VectorBackend>(i: &Instruction) -> Option<Handler<B>> {
         .or_else(|| shifts::select::<B, Xmm>(i))
         .or_else(|| shuffle::select::<B, Xmm>(i))
         .or_else(|| float::select::<B, Xmm>(i))
+        .or_else(|| crypto::select::<B, Xmm>(i))
 }
 
 /// PCMPxSTRx.

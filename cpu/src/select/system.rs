@@ -87,7 +87,7 @@ fn privileged<B: Backend>(i: &Instruction) -> Option<Handler<B>> {
         Mnemonic::Rdmsr => complex!(msr::rdmsr),
         Mnemonic::Wrmsr => complex!(msr::wrmsr),
         Mnemonic::Hlt => complex!(flags::hlt),
-        Mnemonic::Wbinvd | Mnemonic::Invd => complex!(misc::wbinvd),
+        Mnemonic::Wbinvd | Mnemonic::Wbnoinvd | Mnemonic::Invd => complex!(misc::wbinvd),
         Mnemonic::In => complex!(port::input),
         Mnemonic::Out => complex!(port::output),
         Mnemonic::Insb | Mnemonic::Insw | Mnemonic::Insd => complex!(port::ins),
@@ -110,9 +110,11 @@ fn registers<B: Backend>(i: &Instruction) -> Option<Handler<B>> {
         Mnemonic::Rdtsc => complex!(misc::rdtsc),
         Mnemonic::Rdtscp => complex!(misc::rdtscp),
         Mnemonic::Rdpmc => complex!(misc::rdpmc),
-        Mnemonic::Rdrand => complex!(misc::rdrand),
-        Mnemonic::Clflush => complex!(misc::clflush),
-        Mnemonic::Prefetchw | Mnemonic::Prefetch => nop::<B>,
+        Mnemonic::Rdpid => complex!(misc::rdpid),
+        Mnemonic::Rdrand | Mnemonic::Rdseed => complex!(misc::rdrand),
+        Mnemonic::Clflush | Mnemonic::Clflushopt | Mnemonic::Clwb => complex!(misc::clflush),
+        // Code and data are coherent, and instructions execute one after the other.
+        Mnemonic::Prefetchw | Mnemonic::Prefetch | Mnemonic::Serialize => nop::<B>,
         _ => return None,
     })
 }
@@ -141,6 +143,7 @@ pub(super) fn ends_block(i: &Instruction) -> bool {
                 | Mnemonic::Wrmsr
                 | Mnemonic::Hlt
                 | Mnemonic::Wbinvd
+                | Mnemonic::Wbnoinvd
                 | Mnemonic::Invd
                 | Mnemonic::In
                 | Mnemonic::Out

@@ -4,6 +4,7 @@
 pub mod alu;
 pub mod atomic;
 pub mod bits;
+pub mod bmi;
 pub mod branch;
 pub mod decimal;
 pub mod divide;

@@ -52,23 +52,30 @@ pub fn rdtscp(core: &mut Core, _: &Insn) -> Done {
     Ok(())
 }
 
+/// RDPID.
+pub fn rdpid(core: &mut Core, insn: &Insn) -> Done {
+    let aux = core.vcpu.sys.tsc_aux & 0xffff_ffff;
+    core.set_reg(core.native_width(), insn.reg[0], aux);
+    Ok(())
+}
+
 /// RDPMC. No model has performance counters: every index is undefined.
 pub fn rdpmc(core: &mut Core, _: &Insn) -> Done {
     Err(core.raise(Exception::gp("RDPMC of a counter that does not exist")))
 }
 
-/// WBINVD and INVD: there is no cache to write back.
+/// WBINVD, WBNOINVD and INVD: there is no cache to write back.
 pub fn wbinvd(core: &mut Core, _: &Insn) -> Done {
     core.require_cpl0()
 }
 
-/// CLFLUSH: checked as a load, and nothing else.
+/// CLFLUSH, CLFLUSHOPT and CLWB: checked as a load, and nothing else.
 pub fn clflush(core: &mut Core, insn: &Insn) -> Done {
     let ea = core.ea(insn);
     core.load(Width::W8, insn.seg, ea).map(drop)
 }
 
-/// RDRAND: SplitMix64 over a state that is part of the vCPU, so that runs repeat.
+/// RDRAND and RDSEED: SplitMix64 over a state that is part of the vCPU, so that runs repeat.
 pub fn rdrand(core: &mut Core, insn: &Insn) -> Done {
     let state = &mut core.vcpu.sys.prng;
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);

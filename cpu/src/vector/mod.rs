@@ -1,6 +1,7 @@
 //! What the meaning of MMX and SSE instructions is made of: the vector half of the interface that
 //! every engine implements.
 
+pub mod crypto;
 mod float;
 pub(crate) mod lanes;
 pub mod portable;
@@ -10,6 +11,7 @@ use brolga_mmu::Width;
 
 use crate::backend::Backend;
 use crate::vcpu::Seg;
+pub use crypto::Crypto;
 pub use float::mxcsr;
 pub use float::{ComFmt, Cvt, Fmt, Fp, Fp1, Fp2, IntCvt, Pred};
 
@@ -220,6 +222,11 @@ pub trait VectorBackend: Backend {
 
     /// CRC-32C of `data`'s bytes, continuing from `crc` (SDM vol. 2, CRC32).
     fn crc32c(&mut self, w: Width, crc: Self::V, data: Self::V) -> Self::V;
+
+    /// A step of a cipher, a hash or a checksum.
+    fn crypto(&mut self, op: Crypto, a: Self::X, b: Self::X) -> Self::X;
+    /// Two rounds of SHA-256 (SDM vol. 2, SHA256RNDS2).
+    fn sha256_rounds(&mut self, cdgh: Self::X, abef: Self::X, keys: Self::X) -> Self::X;
 
     /// Compares strings as the immediate `control` says (SDM vol. 2, 4.1): an index, and the status
     /// flags. `lens` are the signed lengths of `a` and `b` in 64 bits, whose absolute values count;

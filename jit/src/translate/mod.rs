@@ -104,6 +104,7 @@ struct Signatures {
     /// Of the functions of [`crate::operations`]: on vectors, on integers, and from a vector to an
     /// integer.
     vectors: SigRef,
+    three_vectors: SigRef,
     integers: SigRef,
     to_integer: SigRef,
     /// Of the functions of [`crate::x87`] that work on registers; those with an operand are called as
@@ -249,6 +250,7 @@ impl<'a> Translator<'a> {
         let slow_path = preserving(&[types::I64]);
         let status = preserving(&[types::I64; 5]);
         let vectors = preserving(&[types::I64, types::I8X16, types::I8X16]);
+        let three_vectors = preserving(&[types::I64, types::I8X16, types::I8X16, types::I8X16]);
         let integers = preserving(&[types::I64; 3]);
         let to_integer =
             preserving(&[types::I64, types::I64, types::I64, types::I8X16, types::I8X16]);
@@ -284,6 +286,7 @@ impl<'a> Translator<'a> {
                 slow_path,
                 status,
                 vectors,
+                three_vectors,
                 integers,
                 to_integer,
                 x87,

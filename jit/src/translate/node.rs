@@ -280,6 +280,9 @@ impl Translator<'_> {
         if matches!(op, Bin::Shl | Bin::Shr | Bin::Sar) {
             return self.compute_shift(op, w, a, b);
         }
+        if matches!(op, Bin::Deposit | Bin::Extract) {
+            return self.scatter(op, w, a, b);
+        }
         if op == Bin::Mul && w == Width::W8 {
             let (a, b) = (self.narrow(a, Width::W32), self.narrow(b, Width::W32));
             let product = self.f.ins().imul(a, b);

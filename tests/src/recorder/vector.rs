@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use brolga_cpu::vcpu::Seg;
 use brolga_cpu::vector::{
-    ComFmt, Cvt, Fmt, Fp1, Fp2, IntCvt, Lane, Pattern, Shift, VecWidth, VectorBackend, X2,
+    ComFmt, Crypto, Cvt, Fmt, Fp1, Fp2, IntCvt, Lane, Pattern, Shift, VecWidth, VectorBackend, X2,
 };
 use brolga_mmu::Width;
 
@@ -169,6 +169,12 @@ impl VectorBackend for Recorder {
     }
     fn crc32c(&mut self, w: Width, crc: Value, data: Value) -> Value {
         self.call(format!("Crc32c.{}", w.bits()), &[crc, data])
+    }
+    fn crypto(&mut self, op: Crypto, a: Value, b: Value) -> Value {
+        self.call(format!("{op:?}"), &[a, b])
+    }
+    fn sha256_rounds(&mut self, cdgh: Value, abef: Value, keys: Value) -> Value {
+        self.call("Sha256Rounds".to_owned(), &[cdgh, abef, keys])
     }
 
     fn string_index(

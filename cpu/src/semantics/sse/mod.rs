@@ -3,6 +3,7 @@
 
 pub mod compare;
 pub mod convert;
+pub mod crypto;
 pub mod float;
 pub mod integer;
 pub mod masked;

@@ -10,9 +10,10 @@ mod string;
 
 use std::convert::Infallible;
 
+use brolga_cpu::backend::Bin;
 use brolga_cpu::vcpu::Seg;
 use brolga_cpu::vector::{
-    ComFmt, Cvt, Fmt, Fp1, Fp2, IntCvt, Lane, Pattern, Shift, VecWidth, VectorBackend, X2,
+    ComFmt, Crypto, Cvt, Fmt, Fp1, Fp2, IntCvt, Lane, Pattern, Shift, VecWidth, VectorBackend, X2,
 };
 use brolga_mmu::Width;
 use cranelift_codegen::ir::{
@@ -142,8 +143,30 @@ impl Translator<'_> {
         let function = self.operation(op);
         let arguments = [self.core, a, b];
         self.f.ins().call_indirect(self.signatures.vectors, function, &arguments);
+        self.vector_result()
+    }
+
+    /// The vector that a function has computed.
+    fn vector_result(&mut self) -> Vector {
         let result = at(super::offset::RESULT);
         Vector::Whole(self.f.ins().load(types::I8X16, trusted(), self.core, result))
+    }
+
+    /// Computes an integer from two, by a function.
+    pub(super) fn integer_operation(&mut self, op: Operation, a: Node, b: Node) {
+        let (a, b) = (self.wide(a), self.wide(b));
+        let function = self.operation(op);
+        let arguments = [self.core, a, b];
+        self.f.ins().call_indirect(self.signatures.integers, function, &arguments);
+    }
+
+    /// PDEP ([`Bin::Deposit`]) or PEXT.
+    pub(super) fn scatter(&mut self, op: Bin, w: Width, a: Node, mask: Node) -> Value {
+        // The operands are zero-extended: then 64 bits do what `w` would.
+        let op = if op == Bin::Deposit { Operation::Deposit } else { Operation::Extract };
+        self.integer_operation(op, a, mask);
+        let result = at(super::offset::RESULT);
+        self.f.ins().load(super::node::int(w), trusted(), self.core, result)
     }
 
     fn operation(&mut self, op: Operation) -> Value {
@@ -358,11 +381,20 @@ impl VectorBackend for Translator<'_> {
     }
 
     fn crc32c(&mut self, w: Width, crc: Node, data: Node) -> Node {
-        let (crc, data) = (self.wide(crc), self.wide(data));
-        let function = self.operation(Operation::Crc32c(w));
-        let arguments = [self.core, crc, data];
-        self.f.ins().call_indirect(self.signatures.integers, function, &arguments);
+        self.integer_operation(Operation::Crc32c(w), crc, data);
         self.integer_result(Width::W32)
+    }
+
+    fn crypto(&mut self, op: Crypto, a: Vector, b: Vector) -> Vector {
+        self.vector_operation(Operation::Crypto(op), a, b)
+    }
+
+    fn sha256_rounds(&mut self, cdgh: Vector, abef: Vector, keys: Vector) -> Vector {
+        let [a, b, keys] = [cdgh, abef, keys].map(|v| self.lanes(types::I8X16, v));
+        let function = self.operation(Operation::Sha256Rounds);
+        let arguments = [self.core, a, b, keys];
+        self.f.ins().call_indirect(self.signatures.three_vectors, function, &arguments);
+        self.vector_result()
     }
 
     fn string_index(
@@ -384,7 +416,6 @@ impl VectorBackend for Translator<'_> {
         lens: Option<[Node; 2]>,
     ) -> (Vector, Node) {
         let flags = self.compare_strings(true, control, a, b, lens);
-        let result = at(super::offset::RESULT);
-        (Vector::Whole(self.f.ins().load(types::I8X16, trusted(), self.core, result)), flags)
+        (self.vector_result(), flags)
     }
 }
