@@ -14,7 +14,7 @@ pub fn codes(mnemonics: &[Mnemonic], bits: u32) -> Vec<Code> {
             mnemonics.contains(&code.mnemonic())
                 && form.is_instruction()
                 && form.is_available_in_mode(bits)
-                && form.encoding() == EncodingKind::Legacy
+                && matches!(form.encoding(), EncodingKind::Legacy | EncodingKind::VEX)
                 && (0..form.op_count()).all(|n| supported(*code, n, bits))
         })
         .collect()
@@ -58,8 +58,12 @@ pub fn fill(
         Operand::st0 => Register::ST0,
         Operand::r8_reg | Operand::r8_opcode => bytes[rng.usize(..bytes.len())],
         Operand::r16_reg | Operand::r16_rm | Operand::r16_opcode => nth(rng, Register::AX, count),
-        Operand::r32_reg | Operand::r32_rm | Operand::r32_opcode => nth(rng, Register::EAX, count),
-        Operand::r64_reg | Operand::r64_rm | Operand::r64_opcode => nth(rng, Register::RAX, count),
+        Operand::r32_reg | Operand::r32_rm | Operand::r32_opcode | Operand::r32_vvvv => {
+            nth(rng, Register::EAX, count)
+        }
+        Operand::r64_reg | Operand::r64_rm | Operand::r64_opcode | Operand::r64_vvvv => {
+            nth(rng, Register::RAX, count)
+        }
         Operand::xmm_reg | Operand::xmm_rm => nth(rng, Register::XMM0, count),
         Operand::mm_reg | Operand::mm_rm => nth(rng, Register::MM0, 8),
         Operand::sti_opcode => nth(rng, Register::ST0, 8),

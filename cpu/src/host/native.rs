@@ -155,7 +155,19 @@ fn set_operand(i: &mut Instruction, n: u32, kind: OpCodeOperandKind, memory: boo
 /// The register or the memory form of `code`.
 fn form(code: Code, mem: bool) -> Option<Instruction> {
     use CpuidFeature as F;
-    let known = [F::MMX, F::SSE, F::SSE2, F::SSE3, F::SSSE3, F::SSE4_1, F::SSE4_2];
+    let known = [
+        F::MMX,
+        F::SSE,
+        F::SSE2,
+        F::SSE3,
+        F::SSSE3,
+        F::SSE4_1,
+        F::SSE4_2,
+        F::AES,
+        F::PCLMULQDQ,
+        F::SHA,
+        F::GFNI,
+    ];
     let vector = code.cpuid_features().iter().any(|f| known.contains(f));
     let x87 = code.cpuid_features().contains(&F::FPU) || code.mnemonic() == Mnemonic::Fisttp;
     if !vector || x87 || code.encoding() != EncodingKind::Legacy || code.op_code().op_count() == 0 {
@@ -261,6 +273,10 @@ fn host_has(i: &Instruction) -> bool {
         F::SSSE3 => is_x86_feature_detected!("ssse3"),
         F::SSE4_1 => is_x86_feature_detected!("sse4.1"),
         F::SSE4_2 => is_x86_feature_detected!("sse4.2"),
+        F::AES => is_x86_feature_detected!("aes"),
+        F::PCLMULQDQ => is_x86_feature_detected!("pclmulqdq"),
+        F::SHA => is_x86_feature_detected!("sha"),
+        F::GFNI => is_x86_feature_detected!("gfni"),
         _ => true,
     })
 }

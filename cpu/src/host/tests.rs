@@ -1,7 +1,7 @@
 //! Each fast path against its portable twin: bits and flags, on operands that hit every case.
 
-use super::sse;
-use crate::vector::{ComFmt, Cvt, Fmt, Fp, Fp1, Fp2, IntCvt, Pred, portable};
+use super::{extensions, sse};
+use crate::vector::{ComFmt, Crypto, Cvt, Fmt, Fp, Fp1, Fp2, IntCvt, Pred, crypto, portable};
 
 pub(super) use operands::Operands;
 
@@ -104,6 +104,38 @@ fn conversions_equal_their_twins() {
                 same(&from, (a, b, csr), host, portable::from_int(from, a, v, csr));
             }
         });
+    }
+}
+
+#[test]
+fn ciphers_and_hashes_equal_their_twins() {
+    use Crypto::*;
+    let sha1 = (0..4).map(Sha1Rounds).chain([Sha1NextE, Sha1Msg1, Sha1Msg2]);
+    let aes = [AesEnc, AesEncLast, AesDec, AesDecLast, AesImc, AesKeygen];
+    let others = [Clmul, Sha256Msg1, Sha256Msg2, GfMul, GfAffine, GfAffineInverse];
+    let mut operands = Operands::new(3);
+    let mut random = || u128::from(operands.next()) << 64 | u128::from(operands.next());
+    for op in aes.into_iter().chain(sha1).chain(others) {
+        for _ in 0..20_000 {
+            let (a, b) = (random(), random());
+            let (host, twin) = (extensions::apply(op, a, b), crypto::apply(op, a, b));
+            assert_eq!(host, twin, "{op:?} {a:#034x} {b:#034x}");
+        }
+    }
+    for _ in 0..20_000 {
+        let (a, b, keys) = (random(), random(), random());
+        let host = extensions::sha256_rounds(a, b, keys);
+        assert_eq!(host, crypto::sha256_rounds(a, b, keys), "{a:#034x} {b:#034x} {keys:#034x}");
+    }
+}
+
+#[test]
+fn bits_are_scattered_and_gathered_as_by_their_twins() {
+    let mut operands = Operands::new(4);
+    for _ in 0..100_000 {
+        let (v, mask) = (operands.next(), operands.next() & operands.next());
+        assert_eq!(extensions::deposit(v, mask), crypto::deposit(v, mask), "{v:#x} {mask:#x}");
+        assert_eq!(extensions::extract(v, mask), crypto::extract(v, mask), "{v:#x} {mask:#x}");
     }
 }
 

@@ -1,11 +1,13 @@
-//! Compares the interpreter with the host, case by case.
+//! Compares both engines with the host, case by case.
 
 use std::fmt::Write;
 
 use anyhow::{Context, Result, bail};
 use brolga_cpu::vcpu::rflags::STATUS;
+use brolga_cpu::core::tier::Tier;
+use brolga_jit::{Jit, JitConfig};
 use fastrand::Rng;
-use iced_x86::Code;
+use iced_x86::{Code, CpuidFeature};
 
 use crate::operands::codes;
 
@@ -23,6 +25,10 @@ const CASES: u32 = 200;
 const CASES_VARIABLE: &str = "BROLGA_ORACLE_CASES";
 /// A number that makes other cases.
 const SEED_VARIABLE: &str = "BROLGA_ORACLE_SEED";
+/// Of so many cases one is executed as translated code too, where the family asks for it.
+const TRANSLATED: u32 = 8;
+/// More than any instruction takes: iterations, or what stands behind it.
+const MANY: u64 = 0x1000;
 /// Encodings whose first difference is shown.
 const SHOWN: usize = 12;
 const DF: u64 = 1 << 10;
@@ -35,20 +41,29 @@ pub fn run(family: &Family) -> Result<()> {
     };
     let (cases, seed) = (number(CASES_VARIABLE, CASES)?, number(SEED_VARIABLE, 0)?);
     let (mut native, mut guest) = (Native::new()?, Guest::new()?);
-    let (mut bad, mut total) = (Vec::new(), 0);
-    for code in codes(family.mnemonics, 64) {
+    let config = JitConfig { threshold: 1, cache_bytes: 16 << 20, ..JitConfig::default() };
+    let mut translated = Guest::with_tier(Jit::new(config)?)?;
+    let (mut bad, mut total, mut translations) = (Vec::new(), 0, 0);
+    for code in codes(family.mnemonics, 64).into_iter().filter(|code| host_has(*code)) {
         let mut rng = Rng::with_seed(u64::from(seed) << 32 | code as u64);
-        for _ in 0..cases {
+        for n in 0..cases {
             let case = generate(&mut rng, code);
+            let expected = native.run(&case.bytes, &case.state)?;
             total += 1;
-            if let Some(difference) = compare(&mut native, &mut guest, family, &case)? {
+            let mut difference = compare(&mut guest, 1, family, &case, &expected);
+            if difference.is_none() && family.translated && n % TRANSLATED == 0 {
+                translations += 1;
+                difference = compare(&mut translated, MANY, family, &case, &expected)
+                    .map(|text| format!("translated: {text}"));
+            }
+            if let Some(difference) = difference {
                 bad.push((code, difference));
                 break;
             }
         }
     }
     if bad.is_empty() {
-        println!("{}: {total} cases", family.name);
+        println!("{}: {total} cases, {translations} of them translated too", family.name);
         return Ok(());
     }
     let names: Vec<_> = bad.iter().map(|(code, _): &(Code, _)| format!("{code:?}")).collect();
@@ -57,25 +72,37 @@ pub fn run(family: &Family) -> Result<()> {
 }
 
 /// What differs, for a person; `None` if nothing does.
-fn compare(
-    native: &mut Native,
-    guest: &mut Guest,
+fn compare<T: Tier>(
+    guest: &mut Guest<T>,
+    budget: u64,
     family: &Family,
     case: &Generated,
-) -> Result<Option<String>> {
+    expected: &Ending,
+) -> Option<String> {
     let i = &case.instruction;
-    let expected = native.run(&case.bytes, &case.state)?;
-    let repeats = i.has_rep_prefix() || i.has_repne_prefix();
-    let text = differences(
-        family,
-        case,
-        &expected,
-        &match guest.run(&case.bytes, i.is_string_instruction() && repeats, &case.state) {
-            Ok(got) => got,
-            Err(error) => return Ok(Some(format!("{}\n    {error:#}", explain(case)))),
-        },
-    );
-    Ok((!text.is_empty()).then(|| format!("{}{text}", explain(case))))
+    let repeats = i.is_string_instruction() && (i.has_rep_prefix() || i.has_repne_prefix());
+    let budget = if repeats { MANY } else { budget };
+    let text = match guest.run(&case.bytes, budget, &case.state) {
+        Ok(got) => differences(family, case, expected, &got),
+        Err(error) => format!("\n    {error:#}"),
+    };
+    (!text.is_empty()).then(|| format!("{}{text}", explain(case)))
+}
+
+/// Whether the host has the extensions that not every x86-64 host of the tests has.
+fn host_has(code: Code) -> bool {
+    use CpuidFeature as F;
+    code.cpuid_features().iter().all(|feature| match feature {
+        F::ADX => is_x86_feature_detected!("adx"),
+        F::AES => is_x86_feature_detected!("aes"),
+        F::BMI1 => is_x86_feature_detected!("bmi1"),
+        F::BMI2 => is_x86_feature_detected!("bmi2"),
+        F::GFNI => is_x86_feature_detected!("gfni"),
+        F::LZCNT => is_x86_feature_detected!("lzcnt"),
+        F::PCLMULQDQ => is_x86_feature_detected!("pclmulqdq"),
+        F::SHA => is_x86_feature_detected!("sha"),
+        _ => true,
+    })
 }
 
 fn differences(family: &Family, case: &Generated, expected: &Ending, got: &Ending) -> String {

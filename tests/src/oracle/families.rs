@@ -10,14 +10,23 @@ pub struct Family {
     pub mnemonics: &'static [Mnemonic],
     /// It works on x87, MMX or SSE state.
     pub vector: bool,
+    /// Translated code is compared with the host too. The vectors' is compared with the interpreter
+    /// ([`super::engines`]), and that of the first integer instructions by the fuzzing of programs.
+    pub translated: bool,
 }
 
 const fn integer(name: &'static str, mnemonics: &'static [Mnemonic]) -> Family {
-    Family { name, mnemonics, vector: false }
+    Family { name, mnemonics, vector: false, translated: false }
 }
 
 const fn vector(name: &'static str, mnemonics: &'static [Mnemonic]) -> Family {
-    Family { name, mnemonics, vector: true }
+    Family { name, mnemonics, vector: true, translated: false }
+}
+
+impl Family {
+    const fn with_translated(self) -> Family {
+        Family { translated: true, ..self }
+    }
 }
 
 /// All families.
@@ -26,6 +35,15 @@ pub const FAMILIES: &[Family] = &[
     integer("shifts", &[Shl, Sal, Shr, Sar, Rol, Ror, Rcl, Rcr, Shld, Shrd]),
     integer("multiply_divide", &[Mul, Imul, Div, Idiv]),
     integer("bits", &[Bt, Bts, Btr, Btc, Bsf, Bsr, Popcnt, Bswap, Movbe]),
+    integer(
+        "bmi",
+        &[
+            Andn, Bextr, Blsi, Blsmsk, Blsr, Bzhi, Mulx, Pdep, Pext, Rorx, Sarx, Shlx, Shrx, Tzcnt,
+            Lzcnt,
+        ],
+    )
+    .with_translated(),
+    integer("adx", &[Adcx, Adox]).with_translated(),
     integer("exchange", &[Xchg, Xadd, Cmpxchg, Cmpxchg8b, Cmpxchg16b]),
     integer(
         "moves",
@@ -93,6 +111,15 @@ pub const FAMILIES: &[Family] = &[
             Roundss, Roundsd, Cmpps, Cmppd, Cmpss, Cmpsd, Comiss, Comisd, Ucomiss, Ucomisd,
         ],
     ),
+    vector(
+        "crypto",
+        &[
+            Aesenc, Aesenclast, Aesdec, Aesdeclast, Aesimc, Aeskeygenassist, Pclmulqdq, Sha1rnds4,
+            Sha1nexte, Sha1msg1, Sha1msg2, Sha256rnds2, Sha256msg1, Sha256msg2, Gf2p8mulb,
+            Gf2p8affineqb, Gf2p8affineinvqb,
+        ],
+    )
+    .with_translated(),
     vector(
         "sse_convert",
         &[

@@ -18,6 +18,28 @@ pub struct Generated {
     pub state: State,
 }
 
+impl Generated {
+    /// The address of the instruction's memory operand.
+    pub fn address(&self) -> Option<u64> {
+        let i = &self.instruction;
+        let memory = (0..i.op_count()).find(|n| i.op_kind(*n) == OpKind::Memory)?;
+        address(i, memory, &self.state.regs)
+    }
+}
+
+/// The address of operand `n`.
+fn address(i: &Instruction, n: u32, regs: &[u64; 16]) -> Option<u64> {
+    i.virtual_address(n, 0, |register, _, _| {
+        Some(if register.is_segment_register() {
+            0
+        } else if register.is_gpr32() {
+            regs[register.number()] & 0xffff_ffff
+        } else {
+            regs[register.number()]
+        })
+    })
+}
+
 /// A random instance of `code`.
 pub fn generate(rng: &mut Rng, code: Code) -> Generated {
     loop {
@@ -206,16 +228,7 @@ fn compare(rng: &mut Rng, i: &Instruction, regs: &mut [u64; 16], scratch: &mut [
         Mnemonic::Cmpxchg8b => (regs[2] << 32 | regs[0] & 0xffff_ffff).to_le_bytes().to_vec(),
         _ => [regs[0].to_le_bytes(), regs[2].to_le_bytes()].concat(),
     };
-    let address = i.virtual_address(0, 0, |register, _, _| {
-        Some(if register.is_segment_register() {
-            0
-        } else if register.is_gpr32() {
-            regs[register.number()] & 0xffff_ffff
-        } else {
-            regs[register.number()]
-        })
-    });
-    let at = address.map(|a| a.wrapping_sub(SCRATCH) as usize);
+    let at = address(i, 0, regs).map(|a| a.wrapping_sub(SCRATCH) as usize);
     if let Some(place) = at.and_then(|at| scratch.get_mut(at..at.checked_add(expected.len())?)) {
         place.copy_from_slice(&expected);
     }

@@ -36,8 +36,6 @@ const USER_DATA: u16 = 0x2b;
 const HLT: u8 = 0xf4;
 /// Behind the instruction: privileged, so that it ends a run that began with a larger budget.
 const GUARD: u8 = HLT;
-/// More iterations than a repeated instruction does.
-const MANY: u64 = 0x1000;
 
 /// Vectors that push an error code (SDM vol. 3, table 6-1).
 const WITH_ERROR: [u8; 7] = [8, 10, 11, 12, 13, 14, 17];
@@ -73,10 +71,11 @@ impl<T: Tier> Guest<T> {
         &self.machine.interpreter.tier
     }
 
-    /// Executes the instruction `code`; `repeats` if it may take more than one iteration.
-    pub fn run(&mut self, code: &[u8], repeats: bool, state: &State) -> Result<Ending> {
+    /// Executes the instruction `code`, and what stands behind it if `budget` is more than it takes:
+    /// that has no effect.
+    pub fn run(&mut self, code: &[u8], budget: u64, state: &State) -> Result<Ending> {
         self.prepare(code, state)?;
-        self.machine.interpreter.run(if repeats { MANY } else { 1 });
+        self.machine.interpreter.run(budget);
         self.ending(INSTRUCTION + code.len() as u64, state)
     }
 

@@ -1,7 +1,7 @@
 //! Where the manual leaves a result undefined, or vendors differ: not compared.
 
 use brolga_cpu::exception::vector;
-use iced_x86::{Code, Mnemonic, OpKind};
+use iced_x86::{Code, CpuidFeature, Mnemonic, OpKind};
 
 use super::generate::Generated;
 use super::state::Ending;
@@ -38,6 +38,7 @@ const KNOWN: &[Known] = &[
     (conversion_from_memory, Hides::X87),
     (narrow_movsxd_beyond_the_page, Hides::Everything),
     (misaligned_exception_mask, Hides::Everything),
+    (misaligned_hash_operand, Hides::Everything),
 ];
 
 /// What is not to be compared in `case`, after what the host made of it.
@@ -87,4 +88,13 @@ fn misaligned_exception_mask(_: &Generated, host: &Ending) -> bool {
     const HIGH_BYTE: usize = 26;
     const MM: u8 = 1 << 1;
     host.state.fx[HIGH_BYTE] & MM != 0
+}
+
+/// SDM vol. 2, SHA1MSG1 and the like: type 4, whose operands in memory must be aligned; AMD
+/// processors take any.
+fn misaligned_hash_operand(case: &Generated, _: &Ending) -> bool {
+    let i = &case.instruction;
+    i.cpuid_features() == [CpuidFeature::SHA]
+        && i.op1_kind() == OpKind::Memory
+        && case.address().is_none_or(|at| at % 16 != 0)
 }

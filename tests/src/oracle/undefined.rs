@@ -51,6 +51,13 @@ const RULES: &[Rule] = &[
         When::Always,
         OF | SF | AF | PF,
     ),
+    rule(
+        &[Mnemonic::Andn, Mnemonic::Blsi, Mnemonic::Blsmsk, Mnemonic::Blsr, Mnemonic::Bzhi],
+        When::Always,
+        AF | PF,
+    ),
+    rule(&[Mnemonic::Bextr], When::Always, SF | AF | PF),
+    rule(&[Mnemonic::Tzcnt, Mnemonic::Lzcnt], When::Always, OF | SF | AF | PF),
     rule(&[Mnemonic::Bsf, Mnemonic::Bsr], When::Always, CF | OF | SF | AF | PF),
 ];
 
