@@ -178,6 +178,11 @@ impl CpuModel {
         CpuModel { vendor: "AuthenticAMD", ..self }
     }
 
+    /// The family, as CPUID.1:EAX encodes it.
+    pub fn family(&self) -> u32 {
+        self.family
+    }
+
     /// Width of physical addresses (MAXPHYADDR).
     pub fn phys_bits(&self) -> u8 {
         self.phys_bits

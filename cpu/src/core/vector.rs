@@ -11,8 +11,8 @@ use crate::host::{extended, float};
 use crate::semantics::x87::report_pending;
 use crate::vcpu::{Seg, cr4};
 use crate::vector::{
-    ComFmt, Crypto, Cvt, Fmt, Fp, Fp1, Fp2, IntCvt, Lane, Pattern, Shift, VecWidth, VectorBackend, X2,
-    lanes, string,
+    ComFmt, Crypto, Cvt, Fmt, Fp, Fp1, Fp2, IntCvt, Lane, Pattern, Shift, VecWidth, VectorBackend,
+    X2, lanes, string,
 };
 
 impl Core {

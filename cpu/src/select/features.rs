@@ -11,9 +11,11 @@ pub(super) fn executes(model: &CpuModel, feature: F) -> bool {
         F::INTEL8086 | F::INTEL186 | F::INTEL286 | F::INTEL386 | F::INTEL486 | F::CPUID => {
             return true;
         }
-        // NOPs on processors that do not know them.
-        F::PAUSE | F::CET_IBT => return true,
-        F::MULTIBYTENOP => return model.has(Feature::Cmov),
+        F::PAUSE => return true,
+        // Encodings that are NOPs since the P6 where they mean nothing else, and that software
+        // therefore uses without asking: RDSSP in libgcc's unwinder, for one. What else iced files
+        // under these features has no meaning here, and is #UD.
+        F::MULTIBYTENOP | F::CET_IBT | F::CET_SS | F::CLDEMOTE | F::PREFETCHITI => Feature::Cmov,
         F::ADX => Feature::Adx,
         F::AES => Feature::Aesni,
         F::BMI1 => Feature::Bmi1,
@@ -55,7 +57,7 @@ pub(super) fn executes(model: &CpuModel, feature: F) -> bool {
         F::TSC => Feature::Tsc,
         F::RDPMC => Feature::Mmx,
         // PREFETCH(W) are NOPs on every 64-bit Intel processor, whatever CPUID says.
-        F::PREFETCHW => Feature::Lm,
+        F::PREFETCHW | F::PREFETCHWT1 => Feature::Lm,
         F::XSAVE => Feature::Xsave,
         _ => return false,
     };

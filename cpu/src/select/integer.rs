@@ -359,7 +359,12 @@ fn movement<B: Backend, M: Memory>(i: &Instruction) -> Option<Bound<B>> {
         Mnemonic::Cmc => bound!(cmc::<B>),
         Mnemonic::Salc => bound!(salc::<B>),
         Mnemonic::Nop | Mnemonic::Pause | Mnemonic::Endbr32 | Mnemonic::Endbr64 => bound!(nop::<B>),
-        Mnemonic::Reservednop => bound!(nop::<B>),
+        Mnemonic::Reservednop
+        | Mnemonic::Cldemote
+        | Mnemonic::Prefetchit0
+        | Mnemonic::Prefetchit1
+        | Mnemonic::Rdsspd
+        | Mnemonic::Rdsspq => bound!(nop::<B>),
         Mnemonic::Push if gpr(0) => push_form::<B, M>(i),
         Mnemonic::Pop if kind(i, 0) == Kind::Mem => {
             sized!(width(i, 0), Bound::full, pop_memory::<B>)

@@ -6,7 +6,8 @@ use super::complex;
 use crate::backend::Handler;
 use crate::insn::Insn;
 use crate::semantics::sse::{
-    Xmm, compare, convert, crypto, float, integer, masked, moves, scalar, shifts, shuffle, state, string,
+    Xmm, compare, convert, crypto, float, integer, masked, moves, scalar, shifts, shuffle, state,
+    string,
 };
 use crate::vector::VectorBackend;
 

@@ -114,7 +114,7 @@ fn registers<B: Backend>(i: &Instruction) -> Option<Handler<B>> {
         Mnemonic::Rdrand | Mnemonic::Rdseed => complex!(misc::rdrand),
         Mnemonic::Clflush | Mnemonic::Clflushopt | Mnemonic::Clwb => complex!(misc::clflush),
         // Code and data are coherent, and instructions execute one after the other.
-        Mnemonic::Prefetchw | Mnemonic::Prefetch | Mnemonic::Serialize => nop::<B>,
+        Mnemonic::Prefetch | Mnemonic::Prefetchw | Mnemonic::Serialize => nop::<B>,
         _ => return None,
     })
 }

@@ -236,10 +236,7 @@ impl Chain for ByOverflow {
 
 /// ADCX and ADOX: ADC whose carry comes from and goes to one flag; the others stay.
 #[inline(always)]
-pub fn add_chained<B: Backend, O: Chain, S: Src, W: Size>(
-    b: &mut B,
-    i: &Insn,
-) -> Result<(), B::E> {
+pub fn add_chained<B: Backend, O: Chain, S: Src, W: Size>(b: &mut B, i: &Insn) -> Result<(), B::E> {
     let w = W::W;
     let s = S::get(b, w, i)?;
     let a = b.reg(w, i.reg[0]);

@@ -172,6 +172,7 @@ fn set_cr(core: &mut Core, n: u8, v: u64) -> Done {
             Ok(())
         }
         3 => set_cr3(core, v),
+        4 if cr4_supported(core) == 0 => Err(core.raise(no_such_register())),
         4 => set_cr4(core, v),
         8 => {
             core.require(v <= 15, Exception::gp("reserved bits set in CR8"))?;
@@ -182,21 +183,27 @@ fn set_cr(core: &mut Core, n: u8, v: u64) -> Done {
             }
             Ok(())
         }
-        _ => Err(core.raise(Exception::ud("no such control register"))),
+        _ => Err(core.raise(no_such_register())),
     }
+}
+
+fn no_such_register() -> Exception {
+    Exception::ud("no such control register")
 }
 
 /// MOV r, CRn.
 pub fn mov_from_cr(core: &mut Core, insn: &Insn) -> Done {
     core.require_cpl0()?;
+    // A processor without any extension that CR4 controls has none.
+    let has_cr4 = cr4_supported(core) != 0;
     let sys = &core.vcpu.sys;
     let v = match insn.reg[1] {
         0 => sys.cr0,
         2 => sys.cr2,
         3 => sys.cr3,
-        4 => sys.cr4,
+        4 if has_cr4 => sys.cr4,
         8 => core.bus.cr8(),
-        _ => return Err(core.raise(Exception::ud("no such control register"))),
+        _ => return Err(core.raise(no_such_register())),
     };
     let w = core.native_width();
     core.set_reg(w, insn.reg[0], v & w.mask());

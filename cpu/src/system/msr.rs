@@ -17,6 +17,7 @@ mod index {
     pub(super) const P5_MC_TYPE: u32 = 1;
     pub(super) const TSC: u32 = 0x10;
     pub(super) const PLATFORM_ID: u32 = 0x17;
+    pub(super) const APIC_BASE: u32 = 0x1b;
     pub(super) const EBL_CR_POWERON: u32 = 0x2a;
     pub(super) const FEATURE_CONTROL: u32 = 0x3a;
     pub(super) const TSC_ADJUST: u32 = 0x3b;
@@ -45,6 +46,8 @@ mod index {
     pub(super) const MTRR_DEF_TYPE: u32 = 0x2ff;
     pub(super) const MC0_CTL: u32 = 0x400;
     pub(super) const TSC_DEADLINE: u32 = 0x6e0;
+    pub(super) const X2APIC_FIRST: u32 = 0x800;
+    pub(super) const X2APIC_LAST: u32 = 0x8ff;
     pub(super) const EFER: u32 = 0xc000_0080;
     pub(super) const STAR: u32 = 0xc000_0081;
     pub(super) const LSTAR: u32 = 0xc000_0082;
@@ -59,6 +62,8 @@ use index::*;
 
 /// Eight variable ranges, fixed ranges, write-combining.
 const MTRR_CAPABILITIES: u64 = 8 | 1 << 8 | 1 << 10;
+/// IA32_APIC_BASE: x2APIC mode.
+const APIC_BASE_X2APIC: u64 = 1 << 10;
 /// IA32_FEATURE_CONTROL: locked, VMX off.
 const FEATURE_CONTROL_LOCKED: u64 = 1;
 /// IA32_MISC_ENABLE bits that can be changed: fast strings, thermal control, limit CPUID, execute
@@ -111,36 +116,44 @@ fn fixed_range(msr: u32) -> Option<usize> {
     }
 }
 
-/// The feature whose absence makes a register unknown.
-fn required(msr: u32) -> Option<Feature> {
-    match msr {
-        TSC => Some(Feature::Tsc),
-        TSC_ADJUST => Some(Feature::TscAdjust),
-        TSC_DEADLINE => Some(Feature::TscDeadline),
-        SPEC_CTRL | PRED_CMD => Some(Feature::SpecCtrl),
-        ARCH_CAPABILITIES => Some(Feature::ArchCapabilities),
-        SYSENTER_CS | SYSENTER_ESP | SYSENTER_EIP => Some(Feature::Sep),
-        MCG_CAP | MCG_STATUS | MCG_CTL => Some(Feature::Mca),
-        _ if bank(msr).is_some() => Some(Feature::Mca),
+/// Whether the model has the register (SDM vol. 4, tables 2-2, 2-20 and 2-22 for the first ones).
+fn exists(model: &CpuModel, msr: u32) -> bool {
+    let intel = !model.is_amd();
+    let feature = match msr {
+        P5_MC_ADDR | P5_MC_TYPE => Feature::Mce,
+        PLATFORM_ID | EBL_CR_POWERON | BIOS_UPDATE => return intel && model.family() >= 6,
+        APIC_BASE | BIOS_SIGN_ID | DEBUGCTL => return model.family() >= 6,
+        MISC_ENABLE => return intel && model.has(Feature::Sse2),
+        FEATURE_CONTROL => return intel && model.has(Feature::Sse3),
+        TSC => Feature::Tsc,
+        TSC_ADJUST => Feature::TscAdjust,
+        TSC_DEADLINE => Feature::TscDeadline,
+        SPEC_CTRL | PRED_CMD => Feature::SpecCtrl,
+        ARCH_CAPABILITIES => Feature::ArchCapabilities,
+        SYSENTER_CS | SYSENTER_ESP | SYSENTER_EIP => Feature::Sep,
+        MCG_CAP | MCG_STATUS | MCG_CTL => Feature::Mca,
+        _ if bank(msr).is_some() => Feature::Mca,
         MTRRCAP
         | MTRR_DEF_TYPE
         | MTRR_PHYSBASE0..=MTRR_PHYSMASK7
         | MTRR_FIX64K
         | MTRR_FIX16K_80000
         | MTRR_FIX16K_A0000
-        | MTRR_FIX4K_C0000..=MTRR_FIX4K_F8000 => Some(Feature::Mtrr),
-        PAT => Some(Feature::Pat),
-        EFER => Some(Feature::Nx),
-        STAR | LSTAR | CSTAR | SFMASK => Some(Feature::Syscall),
-        FS_BASE | GS_BASE | KERNEL_GS_BASE => Some(Feature::Lm),
-        TSC_AUX => Some(Feature::Rdtscp),
-        _ => None,
-    }
+        | MTRR_FIX4K_C0000..=MTRR_FIX4K_F8000 => Feature::Mtrr,
+        PAT => Feature::Pat,
+        X2APIC_FIRST..=X2APIC_LAST => Feature::X2apic,
+        EFER => return efer_supported(model) != 0,
+        STAR | SFMASK => Feature::Syscall,
+        LSTAR | CSTAR | FS_BASE | GS_BASE | KERNEL_GS_BASE => Feature::Lm,
+        TSC_AUX => return model.has(Feature::Rdtscp) || model.has(Feature::Rdpid),
+        _ => return true,
+    };
+    model.has(feature)
 }
 
 /// The value of a register; `None` if it is unknown.
 fn read(core: &mut Core, msr: u32) -> Option<u64> {
-    if required(msr).is_some_and(|f| !core.model.has(f)) {
+    if !exists(&core.model, msr) {
         return None;
     }
     let v = &core.vcpu;
@@ -201,7 +214,7 @@ fn all_bytes(v: u64, valid: impl Fn(u64) -> bool) -> bool {
 
 /// Writes a register; `None` if it is unknown or does not take the value.
 fn write(core: &mut Core, msr: u32, v: u64) -> Option<()> {
-    if required(msr).is_some_and(|f| !core.model.has(f)) {
+    if !exists(&core.model, msr) {
         return None;
     }
     let phys_bits = core.model.phys_bits();
@@ -286,6 +299,7 @@ fn write_plain(core: &mut Core, msr: u32, v: u64, beyond: &dyn Fn(u64) -> bool) 
         KERNEL_GS_BASE => sys.kernel_gs_base = address()?,
         TSC_AUX => sys.tsc_aux = within(0xffff_ffff)?,
         PLATFORM_ID | FEATURE_CONTROL | MTRRCAP | MCG_CAP | ARCH_CAPABILITIES => return None,
+        APIC_BASE if v & APIC_BASE_X2APIC != 0 && !core.model.has(Feature::X2apic) => return None,
         _ => match (fixed_range(msr), bank(msr)) {
             (Some(n), _) => {
                 *sys.mtrr_fixed.get_mut(n)? = all_bytes(v, is_memory_type).then_some(v)?

@@ -55,7 +55,9 @@ pub fn on_host(op: Crypto) -> bool {
         | Crypto::Sha1Msg2
         | Crypto::Sha256Msg1
         | Crypto::Sha256Msg2 => std::arch::is_x86_feature_detected!("sha"),
-        Crypto::GfMul | Crypto::GfAffine | Crypto::GfAffineInverse => std::arch::is_x86_feature_detected!("gfni"),
+        Crypto::GfMul | Crypto::GfAffine | Crypto::GfAffineInverse => {
+            std::arch::is_x86_feature_detected!("gfni")
+        }
     }
 }
 
@@ -98,12 +100,8 @@ const SBOX: [u8; 256] = {
     let mut n = 0;
     while n < 256 {
         let v = INVERSE[n];
-        table[n] = v
-            ^ v.rotate_left(1)
-            ^ v.rotate_left(2)
-            ^ v.rotate_left(3)
-            ^ v.rotate_left(4)
-            ^ 0x63;
+        table[n] =
+            v ^ v.rotate_left(1) ^ v.rotate_left(2) ^ v.rotate_left(3) ^ v.rotate_left(4) ^ 0x63;
         n += 1;
     }
     table

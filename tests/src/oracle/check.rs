@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use anyhow::{Context, Result, bail};
-use brolga_cpu::vcpu::rflags::STATUS;
 use brolga_cpu::core::tier::Tier;
+use brolga_cpu::vcpu::rflags::STATUS;
 use brolga_jit::{Jit, JitConfig};
 use fastrand::Rng;
 use iced_x86::{Code, CpuidFeature};

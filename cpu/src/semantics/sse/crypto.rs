@@ -42,12 +42,7 @@ pub(crate) fn key_assist<B: VectorBackend>(b: &mut B, imm: u64, s: B::X) -> B::X
 
 /// PCLMULQDQ: bits 0 and 4 of the immediate choose the quadwords.
 #[inline(always)]
-pub(crate) fn multiply_quadwords<B: VectorBackend>(
-    b: &mut B,
-    imm: u64,
-    d: B::X,
-    s: B::X,
-) -> B::X {
+pub(crate) fn multiply_quadwords<B: VectorBackend>(b: &mut B, imm: u64, d: B::X, s: B::X) -> B::X {
     let d = if imm & 1 == 0 { d } else { b.interleave(Lane::Q, true, d, d) };
     let s = if imm & 16 == 0 { s } else { b.interleave(Lane::Q, true, s, s) };
     b.crypto(Crypto::Clmul, d, s)
@@ -55,13 +50,7 @@ pub(crate) fn multiply_quadwords<B: VectorBackend>(
 
 /// GF2P8AFFINEQB and GF2P8AFFINEINVQB: the immediate is added to each byte.
 #[inline(always)]
-pub(crate) fn affine<B: VectorBackend>(
-    b: &mut B,
-    op: Crypto,
-    imm: u64,
-    d: B::X,
-    s: B::X,
-) -> B::X {
+pub(crate) fn affine<B: VectorBackend>(b: &mut B, op: Crypto, imm: u64, d: B::X, s: B::X) -> B::X {
     let product = b.crypto(op, d, s);
     let constant = b.const_x(u128::from_ne_bytes([imm as u8; 16]));
     b.x2(X2::Xor, Lane::Q, product, constant)

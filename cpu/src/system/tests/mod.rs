@@ -2,6 +2,7 @@
 
 mod alignment;
 mod events;
+mod models;
 mod pcid;
 mod random;
 mod registers;
