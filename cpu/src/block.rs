@@ -55,6 +55,8 @@ mode_bits! {
     X87_UNMASKED = 14;
     /// Protected mode, and not virtual-8086 mode: VEX prefixes exist.
     PROTECTED = 15;
+    /// CR4.LA57: linear addresses of 57 bits.
+    LA57 = 16;
 }
 
 impl Mode {
@@ -67,6 +69,11 @@ impl Mode {
     #[must_use]
     pub const fn with(self, other: Mode, on: bool) -> Mode {
         if on { Mode(self.0 | other.0) } else { self }
+    }
+    /// Bits of a linear address in 64-bit mode.
+    #[inline(always)]
+    pub const fn linear_bits(self) -> u32 {
+        if self.has(Mode::LA57) { 57 } else { 48 }
     }
     /// Instruction set width: 16, 32 or 64.
     pub const fn bitness(self) -> u32 {

@@ -9,7 +9,7 @@ use brolga_mmu::Width;
 use crate::backend::Backend;
 use crate::core::{Core, Exit};
 use crate::insn::Insn;
-use crate::vcpu::{cr4, gpr};
+use crate::vcpu::gpr;
 
 /// The nominal frequency of the time-stamp counter, and of the crystal that it and the local APIC
 /// timer count (CPUID leaf 15h), in Hz.
@@ -105,7 +105,9 @@ features! {
     Clwb = Leaf7Ebx 24;
     Sha = Leaf7Ebx 29;
     Umip = Leaf7Ecx 2;
+    Pku = Leaf7Ecx 3;
     Gfni = Leaf7Ecx 8;
+    La57 = Leaf7Ecx 16;
     Rdpid = Leaf7Ecx 22;
     Serialize = Leaf7Edx 14;
     SpecCtrl = Leaf7Edx 26;
@@ -172,6 +174,12 @@ impl CpuModel {
         self.vendor == "AuthenticAMD"
     }
 
+    /// This model with a feature that it lacks.
+    #[cfg(test)]
+    pub(crate) fn with(self, feature: Feature) -> CpuModel {
+        CpuModel { features: self.features | feature.mask(), ..self }
+    }
+
     /// This model as AMD's.
     #[cfg(test)]
     pub(crate) fn by_amd(self) -> CpuModel {
@@ -220,8 +228,7 @@ impl Default for CpuModel {
 pub fn cpuid(core: &mut Core, _: &Insn) -> Result<(), Exit> {
     let leaf = core.reg(Width::W32, gpr::RAX) as u32;
     let subleaf = core.reg(Width::W32, gpr::RCX) as u32;
-    let osxsave = core.vcpu.sys.cr4 & cr4::OSXSAVE != 0;
-    let r = core.model.leaf(leaf, subleaf, osxsave);
+    let r = core.model.leaf(leaf, subleaf, core.vcpu.sys.cr4);
     tracing::trace!(target: "cpuid", leaf, subleaf, ?r);
     for (reg, v) in [(gpr::RAX, r.eax), (gpr::RBX, r.ebx), (gpr::RCX, r.ecx), (gpr::RDX, r.edx)] {
         core.set_reg(Width::W32, reg, v.into());

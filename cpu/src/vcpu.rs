@@ -161,6 +161,7 @@ pub struct SystemRegs {
     pub cr3: u64,
     pub cr4: u64,
     pub xcr0: u64,
+    pub pkru: u32,
     pub efer: u64,
     pub dr: [u64; 4],
     pub dr6: u64,
@@ -320,11 +321,13 @@ pub mod cr4 {
     pub const OSFXSR: u64 = 1 << 9;
     pub const OSXMMEXCPT: u64 = 1 << 10;
     pub const UMIP: u64 = 1 << 11;
+    pub const LA57: u64 = 1 << 12;
     pub const FSGSBASE: u64 = 1 << 16;
     pub const PCIDE: u64 = 1 << 17;
     pub const OSXSAVE: u64 = 1 << 18;
     pub const SMEP: u64 = 1 << 20;
     pub const SMAP: u64 = 1 << 21;
+    pub const PKE: u64 = 1 << 22;
 }
 
 /// Bits of the EFER MSR.

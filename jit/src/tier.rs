@@ -435,8 +435,11 @@ impl Jit {
 /// Whether a near jump from code around `at` stays canonical: translated code does not look.
 fn far_from_the_edge(mode: Mode, at: Linear) -> bool {
     const REACH: u64 = (1 << 31) + PAGE_SIZE;
-    let inside =
-        || is_canonical(at.0.wrapping_sub(REACH)) && is_canonical(at.0.wrapping_add(REACH));
+    let inside = || {
+        [at.0.wrapping_sub(REACH), at.0.wrapping_add(REACH)]
+            .into_iter()
+            .all(|at| is_canonical(at, mode.linear_bits()))
+    };
     !mode.has(Mode::CODE64) || inside()
 }
 

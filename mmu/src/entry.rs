@@ -19,6 +19,15 @@ pub enum PagingKind {
     Pae,
     /// 4-level paging.
     FourLevel,
+    /// 5-level paging.
+    FiveLevel,
+}
+
+impl PagingKind {
+    /// The modes whose tables translate more than 32 bits.
+    pub(crate) const fn is_long(self) -> bool {
+        matches!(self, Self::FourLevel | Self::FiveLevel)
+    }
 }
 
 /// What CR0, CR4, EFER and CPUID say about paging.
@@ -38,6 +47,8 @@ pub struct PagingMode {
     pub pge: bool,
     /// CR4.PCIDE
     pub pcide: bool,
+    /// The rights of the protection keys, where CR4.PKE gives user pages keys (IA-32e mode only).
+    pub pkru: Option<u32>,
     /// CPUID: 4 MiB pages reach 40 physical address bits.
     pub pse36: bool,
     /// CPUID: page-attribute table.
@@ -59,6 +70,8 @@ pub enum Level {
     Pointer,
     /// Page map level 4: PML4E.
     Map4,
+    /// Page map level 5: PML5E.
+    Map5,
 }
 
 impl fmt::Display for Level {
@@ -68,6 +81,7 @@ impl fmt::Display for Level {
             Self::Directory => "PDE",
             Self::Pointer => "PDPTE",
             Self::Map4 => "PML4E",
+            Self::Map5 => "PML5E",
         })
     }
 }
@@ -84,6 +98,11 @@ pub(crate) const PS: u64 = 1 << 7;
 pub(crate) const G: u64 = 1 << 8;
 pub(crate) const PAT_LARGE: u64 = 1 << 12;
 pub(crate) const XD: u64 = 1 << 63;
+
+/// The protection key of a leaf.
+pub(crate) const fn protection_key(leaf: u64) -> u8 {
+    (leaf >> 59) as u8 & 15
+}
 
 /// The bits `low..high`.
 pub(crate) const fn bits(low: u32, high: u32) -> u64 {
@@ -109,8 +128,8 @@ impl<'a> Format<'a> {
             PagingKind::None | PagingKind::Legacy32 { .. } => (10, Width::W32, 0),
             // SDM vol. 3A, tables 4-9 to 4-11: bits 62:MAXPHYADDR.
             PagingKind::Pae => (9, Width::W64, bits(max, 63) | no_xd),
-            // Tables 4-15 to 4-20: bits 51:MAXPHYADDR; 62:52 are ignored.
-            PagingKind::FourLevel => (9, Width::W64, bits(max, 52) | no_xd),
+            // Tables 4-14 to 4-20: bits 51:MAXPHYADDR; 62:52 are ignored.
+            PagingKind::FourLevel | PagingKind::FiveLevel => (9, Width::W64, bits(max, 52) | no_xd),
         };
         Self { mode, index_bits, width, reserved }
     }
@@ -129,7 +148,7 @@ impl<'a> Format<'a> {
             Level::Table => true,
             Level::Directory => entry & PS != 0 && self.mode.kind != NO_PSE,
             Level::Pointer => entry & PS != 0 && self.mode.gb_pages,
-            Level::Map4 => false,
+            Level::Map4 | Level::Map5 => false,
         }
     }
 
@@ -148,8 +167,8 @@ impl<'a> Format<'a> {
                 }
                 (_, true) => bits(13, self.shift(level)) | no_pat(PAT_LARGE),
                 (Level::Directory, false) => 0,
-                // A PDPTE is no leaf where 1 GiB pages do not exist; a PML4E never is.
-                (Level::Pointer | Level::Map4, false) => PS,
+                // A PDPTE is no leaf where 1 GiB pages do not exist; those above never are.
+                (Level::Pointer | Level::Map4 | Level::Map5, false) => PS,
             }
     }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use crate::addr::{GuestPhys, Linear, Width};
 use crate::entry::{
     A, D, Format, G, Level, P, PAT_LARGE, PCD, PS, PWT, PagingKind, PagingMode, RW, US, XD, bits,
+    protection_key,
 };
 use crate::map::{Backing, PhysMap};
 
@@ -46,6 +47,8 @@ pub struct Translation {
     pub executable: bool,
     /// A user-mode page.
     pub user: bool,
+    /// The protection key of a user page; 0 where pages have none.
+    pub key: u8,
     /// Survives CR3 loads (CR4.PGE and the G flag).
     pub global: bool,
     /// The index in the page-attribute table: PAT, PCD, PWT.
@@ -86,6 +89,11 @@ pub enum WalkFailure {
     Smep,
     /// Supervisor-mode data access to a user page.
     Smap,
+    /// Data access that PKRU forbids.
+    ProtectionKey {
+        /// The page's key.
+        key: u8,
+    },
 }
 
 impl fmt::Display for WalkFailure {
@@ -106,6 +114,7 @@ impl fmt::Display for WalkFailure {
             }
             Self::Smep => f.write_str("supervisor fetch from a user page (SMEP)"),
             Self::Smap => f.write_str("supervisor access to a user page (SMAP)"),
+            Self::ProtectionKey { key } => write!(f, "PKRU forbids accesses with key {key}"),
         }
     }
 }
@@ -191,14 +200,14 @@ impl fmt::Display for WalkStep {
 /// The entries that a walk used, from the root.
 #[derive(Clone, Copy)]
 struct Trail {
-    steps: [WalkStep; 4],
+    steps: [WalkStep; 5],
     len: usize,
 }
 
 impl Trail {
     const fn new() -> Self {
         let step = WalkStep { level: Level::Table, at: None, entry: 0, leaf: false };
-        Self { steps: [step; 4], len: 0 }
+        Self { steps: [step; 5], len: 0 }
     }
 
     fn push(&mut self, step: WalkStep) {
@@ -247,6 +256,7 @@ fn descend<M: TableMemory + ?Sized>(
             (Level::Directory, format.table(entry))
         }
         PagingKind::FourLevel => (Level::Map4, cr3 & bits(12, 52)),
+        PagingKind::FiveLevel => (Level::Map5, cr3 & bits(12, 52)),
     };
     loop {
         let shift = format.shift(level);
@@ -268,6 +278,7 @@ fn descend<M: TableMemory + ?Sized>(
         }
         table = format.table(entry);
         level = match level {
+            Level::Map5 => Level::Map4,
             Level::Map4 => Level::Pointer,
             Level::Pointer => Level::Directory,
             Level::Directory | Level::Table => Level::Table,
@@ -293,18 +304,35 @@ fn permit(trail: &Trail, mode: &PagingMode, access: Access) -> Result<(), WalkFa
         _ => {}
     }
     match access.kind {
-        AccessKind::Read => Ok(()),
-        AccessKind::Write if !access.user && !mode.wp => Ok(()),
-        AccessKind::Write => match trail.first_with(RW, false) {
+        AccessKind::Write if access.user || mode.wp => match trail.first_with(RW, false) {
             Some(level) => Err(WalkFailure::ReadOnly { level }),
-            None => Ok(()),
+            None => permit_key(trail, mode, access),
         },
+        AccessKind::Read | AccessKind::Write => permit_key(trail, mode, access),
         // Where XD means nothing it is reserved (NXE = 0) or outside the entry (32-bit paging).
         AccessKind::Execute => match trail.first_with(XD, true) {
             Some(level) => Err(WalkFailure::NoExecute { level }),
             None => Ok(()),
         },
     }
+}
+
+/// Whether PKRU allows an access to the page that the trail leads to (SDM vol. 3A, 4.6.2). Keys say
+/// nothing on fetches and on supervisor pages.
+fn permit_key(trail: &Trail, mode: &PagingMode, access: Access) -> Result<(), WalkFailure> {
+    const ACCESS_DISABLE: u32 = 1;
+    const WRITE_DISABLE: u32 = 2;
+    let (Some(pkru), Some(leaf)) = (mode.pkru, trail.steps().last()) else { return Ok(()) };
+    if access.kind == AccessKind::Execute || trail.first_with(US, false).is_some() {
+        return Ok(());
+    }
+    let key = protection_key(leaf.entry);
+    let rights = pkru >> (2 * key);
+    let writes = access.kind == AccessKind::Write && (access.user || mode.wp);
+    if rights & ACCESS_DISABLE != 0 || writes && rights & WRITE_DISABLE != 0 {
+        return Err(WalkFailure::ProtectionKey { key });
+    }
+    Ok(())
 }
 
 /// Sets the accessed flags of entries that were used, and the dirty flag of the last for a write.
@@ -347,14 +375,17 @@ fn translation(
         writable_now: entry & D != 0 && allows(AccessKind::Write),
         executable: allows(AccessKind::Execute),
         user: trail.first_with(US, false).is_none(),
+        key: if mode.pkru.is_some() { protection_key(entry) } else { 0 },
         global: mode.pge && entry & G != 0,
         cache: pat | ((entry & (PCD | PWT)) >> 3) as u8,
     }
 }
 
 /// The error code of a page fault (SDM vol. 3A, 4.7).
-fn error_code(failure: WalkFailure, mode: &PagingMode, access: Access) -> u32 {
-    let long_entries = matches!(mode.kind, PagingKind::Pae | PagingKind::FourLevel);
+fn error_code(failure: WalkFailure, trail: &Trail, mode: &PagingMode, access: Access) -> u32 {
+    // PK tells of the key whatever else forbids the access, if there is a page to have one.
+    let no_page = matches!(failure, WalkFailure::NotPresent { .. } | WalkFailure::Reserved { .. });
+    let long_entries = mode.kind == PagingKind::Pae || mode.kind.is_long();
     let fetch = access.kind == AccessKind::Execute && (mode.smep || long_entries && mode.nxe);
     [
         !matches!(failure, WalkFailure::NotPresent { .. }),
@@ -362,6 +393,7 @@ fn error_code(failure: WalkFailure, mode: &PagingMode, access: Access) -> u32 {
         access.user,
         matches!(failure, WalkFailure::Reserved { .. }),
         fetch,
+        !no_page && permit_key(trail, mode, access).is_err(),
     ]
     .iter()
     .enumerate()
@@ -387,7 +419,6 @@ pub fn walk<M: TableMemory + ?Sized>(
     access: Access,
 ) -> Result<Translation, PageFault> {
     let format = Format::new(mode);
-    let fault = |reason| PageFault { error_code: error_code(reason, mode, access), reason };
     // Another processor may change an entry between its use and the setting of its flags; then
     // the walk starts again, and that processor has made progress.
     loop {
@@ -396,7 +427,10 @@ pub fn walk<M: TableMemory + ?Sized>(
         let used = trail.len - usize::from(leaf.is_err());
         let write = access.kind == AccessKind::Write;
         if set_flags(memory, format.width, &mut trail.steps[..used], write) {
-            let leaf = leaf.map_err(fault)?;
+            let leaf = leaf.map_err(|reason| PageFault {
+                error_code: error_code(reason, &trail, mode, access),
+                reason,
+            })?;
             return Ok(translation(&trail, &leaf, mode, linear, access));
         }
     }
@@ -441,7 +475,10 @@ pub fn probe<M: TableMemory + ?Sized>(
             permit(&trail, mode, access)?;
             Ok(translation(&trail, &leaf, mode, linear, access))
         })
-        .map_err(|reason| PageFault { error_code: error_code(reason, mode, access), reason });
+        .map_err(|reason| PageFault {
+            error_code: error_code(reason, &trail, mode, access),
+            reason,
+        });
     Probe { linear, steps: trail.steps().to_vec(), outcome }
 }
 

@@ -2,6 +2,7 @@ use super::*;
 use crate::ram::Ram;
 
 const PML4: u64 = 0x1000;
+const PML5: u64 = 0x5000;
 const PDPT: u64 = 0x2000;
 const PD: u64 = 0x3000;
 const PT: u64 = 0x4000;
@@ -19,7 +20,7 @@ struct Mapping {
     linear: Linear,
 }
 
-const ALL_KINDS: [(PagingKind, u8); 8] = [
+const ALL_KINDS: [(PagingKind, u8); 10] = [
     (PagingKind::Legacy32 { pse: false }, 12),
     (PagingKind::Legacy32 { pse: true }, 12),
     (PagingKind::Legacy32 { pse: true }, 22),
@@ -28,6 +29,8 @@ const ALL_KINDS: [(PagingKind, u8); 8] = [
     (PagingKind::FourLevel, 12),
     (PagingKind::FourLevel, 21),
     (PagingKind::FourLevel, 30),
+    (PagingKind::FiveLevel, 12),
+    (PagingKind::FiveLevel, 30),
 ];
 
 fn mode(kind: PagingKind) -> PagingMode {
@@ -47,11 +50,12 @@ impl Mapping {
     fn new(mode: PagingMode, page_bits: u8) -> Self {
         let mut map = PhysMap::new(Ram::new(0x10_0000).unwrap());
         map.add_ram(GuestPhys(0), 0x10_0000).unwrap();
-        let mut mapping =
-            Self { map, mode, page_bits, pdptes: [0; 4], linear: Linear(0x6_7eed_b123) };
-        if mode.kind != PagingKind::FourLevel {
-            mapping.linear = Linear(0x7eed_b123);
-        }
+        let linear = match mode.kind {
+            PagingKind::FourLevel => Linear(0x6_7eed_b123),
+            PagingKind::FiveLevel => Linear(0x12_0006_7eed_b123),
+            _ => Linear(0x7eed_b123),
+        };
+        let mut mapping = Self { map, mode, page_bits, pdptes: [0; 4], linear };
         for level in mapping.levels() {
             mapping.set(level, mapping.plain(level));
         }
@@ -65,9 +69,13 @@ impl Mapping {
 
     /// Levels in memory, from the root.
     fn levels(&self) -> Vec<Level> {
-        let top = if self.mode.kind == PagingKind::FourLevel { 4 } else { 2 };
+        let top = match self.mode.kind {
+            PagingKind::FourLevel => 4,
+            PagingKind::FiveLevel => 5,
+            _ => 2,
+        };
         let leaf = self.leaf() as usize;
-        let all = [Level::Table, Level::Directory, Level::Pointer, Level::Map4];
+        let all = [Level::Table, Level::Directory, Level::Pointer, Level::Map4, Level::Map5];
         all[leaf - 1..top].iter().rev().copied().collect()
     }
 
@@ -93,6 +101,7 @@ impl Mapping {
         let large = if level == Level::Table { 0 } else { PS };
         match level {
             _ if level == self.leaf() => self.frame() | P | large,
+            Level::Map5 => PML4 | P,
             Level::Map4 => PDPT | P,
             Level::Pointer => PD | P,
             Level::Directory | Level::Table => PT | P,
@@ -102,6 +111,7 @@ impl Mapping {
     fn at(&self, level: Level) -> GuestPhys {
         let index = |shift: u32, count: u64| self.linear.0 >> shift & (count - 1);
         GuestPhys(match (level, self.legacy()) {
+            (Level::Map5, _) => PML5 + 8 * index(48, 512),
             (Level::Map4, _) => PML4 + 8 * index(39, 512),
             (Level::Pointer, _) => PDPT + 8 * index(30, 512),
             (Level::Directory, false) => PD + 8 * index(21, 512),
@@ -120,7 +130,11 @@ impl Mapping {
     }
 
     fn cr3(&self) -> u64 {
-        if self.mode.kind == PagingKind::FourLevel { PML4 } else { PD }
+        match self.mode.kind {
+            PagingKind::FourLevel => PML4,
+            PagingKind::FiveLevel => PML5,
+            _ => PD,
+        }
     }
 
     fn walk(&self, access: Access) -> Result<Translation, PageFault> {
@@ -301,7 +315,7 @@ fn model_reserved(mapping: &Mapping, level: Level, bit: u32) -> bool {
             Level::Directory => false,
             Level::Pointer if leaf => (13..=29).contains(&bit) || bit == 12 && !mode.pat,
             Level::Pointer => bit == 7 && !mode.gb_pages,
-            Level::Map4 => bit == 7,
+            Level::Map4 | Level::Map5 => bit == 7,
         }
 }
 
@@ -462,4 +476,68 @@ fn pdpte_registers_are_checked_when_loaded() {
         let bad = BadPdpte { index: 1, entry: 1 << bit | P, bits: 1 << bit };
         assert_eq!(load().err(), reserved.then_some(bad), "bit {bit}");
     }
+}
+
+/// Every key, every right, and every access, by the SDM's rules in its own order (4.6.2).
+#[test]
+fn protection_keys() {
+    for (kind, page_bits) in ALL_KINDS.into_iter().filter(|(kind, _)| kind.is_long()) {
+        for key in 0..16u32 {
+            for rights in 0..4u32 {
+                for (wp, user_page) in [(false, true), (true, true), (true, false)] {
+                    let others = !0u32 & !(3 << (2 * key));
+                    let pkru = Some(others | rights << (2 * key));
+                    let mapping = Mapping::new(PagingMode { wp, pkru, ..mode(kind) }, page_bits);
+                    let user = if user_page { US } else { 0 };
+                    for level in mapping.levels() {
+                        mapping.set(level, mapping.plain(level) | RW | user);
+                    }
+                    let leaf = mapping.get(mapping.leaf()) | u64::from(key) << 59;
+                    mapping.set(mapping.leaf(), leaf);
+                    for access in accesses() {
+                        check_key(&mapping, user_page, access, key, rights);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn check_key(mapping: &Mapping, user_page: bool, access: Access, key: u32, rights: u32) {
+    let write = access.kind == AccessKind::Write;
+    let writes_count = access.user || mapping.mode.wp;
+    let denied = user_page
+        && access.kind != AccessKind::Execute
+        && (rights & 1 != 0 || rights & 2 != 0 && write && writes_count);
+    let context = format!("{:?} {access:?} key {key} rights {rights}", mapping.mode);
+    match mapping.walk(access) {
+        Ok(to) => {
+            assert!(!denied && (user_page || !access.user), "{context}");
+            assert!(!to.readable || !user_page || rights & 1 == 0, "{context}");
+            assert!(!to.writable_now || !user_page || rights == 0 || !writes_count, "{context}");
+        }
+        Err(fault) if access.user && !user_page => assert_eq!(fault.error_code >> 5, 0),
+        Err(fault) => {
+            assert!(denied, "{context}");
+            assert_eq!(fault.reason, WalkFailure::ProtectionKey { key: key as u8 });
+            let expected = 1 | u32::from(write) << 1 | u32::from(access.user) << 2 | 1 << 5;
+            assert_eq!(fault.error_code, expected, "{context}");
+        }
+    }
+}
+
+/// PK is set beside the bits of another violation (SDM vol. 3A, 4.7).
+#[test]
+fn a_key_shows_beside_another_violation() {
+    let mode = PagingMode { wp: true, pkru: Some(2), ..mode(PagingKind::FourLevel) };
+    let mapping = Mapping::new(mode, 12);
+    for level in mapping.levels() {
+        mapping.set(level, mapping.plain(level) | US);
+    }
+    let fault = mapping.walk(Access { user: true, ..WRITE }).unwrap_err();
+    assert!(matches!(fault.reason, WalkFailure::ReadOnly { .. }));
+    assert_eq!(fault.error_code, 0b10_0111);
+    mapping.set(Level::Directory, 0);
+    let fault = mapping.walk(Access { user: true, ..WRITE }).unwrap_err();
+    assert_eq!(fault.error_code, 0b00_0110, "no page, no key");
 }

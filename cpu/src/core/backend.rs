@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use brolga_mmu::{AtomicOp, Linear, Width};
 
-use super::memory::{Place, is_canonical};
+use super::memory::Place;
 use super::{Core, Exit};
 use crate::backend::{Backend, Bin, Cmp, Complex, Un};
 use crate::exception::{Exception, Why, vector};
@@ -294,7 +294,7 @@ impl Backend for Core {
     #[inline(always)]
     fn check_target(&mut self, insn: &Insn, target: u64) -> Result<(), Exit> {
         if insn.has(bits::CODE64) {
-            if is_canonical(target) { Ok(()) } else { Err(self.bad_target(target)) }
+            if self.is_canonical(target) { Ok(()) } else { Err(self.bad_target(target)) }
         } else if insn.has(bits::CS_FLAT) || target <= u64::from(self.vcpu.seg(SegReg::Cs).limit) {
             Ok(())
         } else {

@@ -43,7 +43,7 @@ impl Core {
         if !self.inside_limit(ip, 1) {
             return Err(self.raise(Exception::gp("fetch beyond the limit of CS")));
         }
-        if self.mode.has(Mode::CODE64) && !super::is_canonical(at.0) {
+        if self.mode.has(Mode::CODE64) && !self.is_canonical(at.0) {
             return Err(self.raise(Exception::gp("fetch from an address that is not canonical")));
         }
         match self.mem.tlb.fetched_from(at) {

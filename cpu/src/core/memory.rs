@@ -34,6 +34,8 @@ pub struct Softmmu {
     pub code: CodePages,
     /// How paging is set up, kept in step with CR0, CR4 and EFER by [`Core::mode_changed`].
     pub paging: PagingMode,
+    /// The protection keys of pages that the TLB may hold, as a set.
+    pub(super) keys: u16,
     /// Stores that hit code pages and have not yet been seen by the block cache.
     pub(super) stale: Vec<(GuestPhys, u64)>,
 }
@@ -46,6 +48,7 @@ impl Softmmu {
             map,
             code: CodePages::new(),
             paging: PagingMode::default(),
+            keys: 0,
             stale: Vec::new(),
         }
     }
@@ -325,7 +328,8 @@ impl Core {
     /// #GP(0), or #SS(0), where `size` bytes at `at` are not canonical (SDM vol. 1, 3.3.7.1).
     #[inline]
     pub(crate) fn canonical(&mut self, seg: Seg, at: Linear, size: u64) -> Result<(), Exit> {
-        if !self.vcpu.code64() || is_canonical(at.0) && is_canonical(at.0.wrapping_add(size - 1)) {
+        let last = at.0.wrapping_add(size - 1);
+        if !self.vcpu.code64() || self.is_canonical(at.0) && self.is_canonical(last) {
             return Ok(());
         }
         let vector = if seg.is_stack() { vector::SS } else { vector::GP };
@@ -520,6 +524,7 @@ impl Core {
         }
         let ram = matches!(page.backing, brolga_mmu::Backing::Ram { .. });
         let code = self.mem.code.is_code_page(page.phys.page_number());
+        self.mem.keys |= 1 << t.key;
         self.mem.tlb.fill(&TlbFill {
             index,
             linear,
@@ -603,10 +608,11 @@ const fn alignment(size: u64) -> u64 {
     }
 }
 
-/// Whether `v` is canonical for 48-bit linear addresses.
+/// Whether `v` is canonical for linear addresses of `bits` bits, 48 or 57.
 #[inline(always)]
-pub fn is_canonical(v: u64) -> bool {
-    (v << 16) as i64 >> 16 == v as i64
+pub const fn is_canonical(v: u64, bits: u32) -> bool {
+    let unused = 64 - bits;
+    (v << unused) as i64 >> unused == v as i64
 }
 
 /// Why `size` bytes at offset `ea` of `s` must not be accessed, if so. Types count in protected mode

@@ -2,6 +2,7 @@
 
 use brolga_mmu::{Linear, MmuIndex, PagingKind, PagingMode};
 
+use super::memory::is_canonical;
 use super::{Core, Mode};
 use crate::cpuid::Feature;
 use crate::vcpu::{SegReg, Segment, Vcpu, attr, cr0, cr4, efer, rflags};
@@ -26,6 +27,35 @@ impl Core {
         }
     }
 
+    /// Writes PKRU. What the TLB holds stays right unless it has entered a page with a key whose
+    /// rights change.
+    pub(crate) fn set_pkru(&mut self, v: u32) {
+        let changed = self.vcpu.sys.pkru ^ v;
+        self.vcpu.sys.pkru = v;
+        if self.mem.paging.pkru.is_none() {
+            return;
+        }
+        self.mem.paging.pkru = Some(v);
+        let used = |key: u32| self.mem.keys >> key & 1 != 0;
+        if (0..16).any(|key| used(key) && changed >> (2 * key) & 3 != 0) {
+            self.mem.tlb.flush_all();
+            self.mem.keys = 0;
+        }
+    }
+
+    /// Whether `v` is a canonical address (SDM vol. 1, 3.3.7.1).
+    #[inline(always)]
+    pub fn is_canonical(&self, v: u64) -> bool {
+        is_canonical(v, self.mode.linear_bits())
+    }
+
+    /// Whether `v` may be the base of a segment or a table, or an address in an MSR: processors with
+    /// LA57 take addresses of 57 bits there and in what invalidates the TLB, whatever CR4.LA57 says
+    /// (Linux, "KVM: x86: Add X86EMUL_F_MSR and X86EMUL_F_DT_LOAD to fix canonical checks").
+    pub fn is_canonical_base(&self, v: u64) -> bool {
+        is_canonical(v, if self.model.has(Feature::La57) { 57 } else { 48 })
+    }
+
     /// Alignment checks are on: CR0.AM, EFLAGS.AC, CPL 3.
     #[inline]
     pub(crate) fn alignment_checked(&self) -> bool {
@@ -46,9 +76,12 @@ impl Core {
         let sys = &self.vcpu.sys;
         let has = |f| self.model.has(f);
         let on = |bit: u64| sys.cr4 & bit != 0;
+        let long = sys.efer & efer::LMA != 0;
         let kind = if sys.cr0 & cr0::PG == 0 {
             PagingKind::None
-        } else if sys.efer & efer::LMA != 0 {
+        } else if long && on(cr4::LA57) {
+            PagingKind::FiveLevel
+        } else if long {
             PagingKind::FourLevel
         } else if on(cr4::PAE) {
             PagingKind::Pae
@@ -63,6 +96,7 @@ impl Core {
             nxe: sys.efer & efer::NXE != 0,
             pge: on(cr4::PGE),
             pcide: on(cr4::PCIDE),
+            pkru: (long && on(cr4::PKE)).then_some(sys.pkru),
             pse36: has(Feature::Pse36),
             pat: has(Feature::Pat),
             gb_pages: has(Feature::Pdpe1gb),
@@ -92,6 +126,7 @@ fn decode_mode(v: &Vcpu, alignment_checked: bool) -> Mode {
         .with(Mode::SIMD_UNMASKED, v.mxcsr & mxcsr::MASKS != mxcsr::MASKS)
         .with(Mode::X87_UNMASKED, !v.x87.masks_all())
         .with(Mode::PROTECTED, v.protected())
+        .with(Mode::LA57, v.sys.cr4 & cr4::LA57 != 0)
 }
 
 /// Base 0, limit 4 GiB, writable, expand-up: accesses need no check.

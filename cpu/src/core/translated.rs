@@ -243,7 +243,7 @@ impl Core {
         if at.page_offset() + size > PAGE_SIZE {
             return if write { None } else { self.gather(at, size) };
         }
-        if self.mode.has(Mode::CODE64) && !super::is_canonical(at.0) {
+        if self.mode.has(Mode::CODE64) && !self.is_canonical(at.0) {
             return None;
         }
         let kind = if write { AccessKind::Write } else { AccessKind::Read };

@@ -1,6 +1,7 @@
 //! The CPUID leaves, computed from a model's features (SDM vol. 2, CPUID).
 
 use super::{CpuModel, Feature, TSC_HZ, Word};
+use crate::vcpu::cr4;
 
 /// Size of the XSAVE area for x87 and SSE state: legacy region and header (SDM vol. 1, 13.4).
 const XSAVE_BYTES: u32 = 512 + 64;
@@ -29,8 +30,8 @@ fn text(s: &str, at: usize) -> u32 {
 }
 
 impl CpuModel {
-    /// The contents of a leaf. `osxsave` is CR4.OSXSAVE.
-    pub fn leaf(&self, leaf: u32, subleaf: u32, osxsave: bool) -> Registers {
+    /// The contents of a leaf while CR4 is `cr4`: some bits tell what it enables.
+    pub fn leaf(&self, leaf: u32, subleaf: u32, cr4: u64) -> Registers {
         if leaf == HYPERVISOR && self.has(Feature::Hypervisor) {
             let name = "BrolgaBrolga";
             return Registers {
@@ -44,10 +45,10 @@ impl CpuModel {
             return self.extended(leaf);
         }
         // Beyond the highest leaf, Intel processors return that of the highest basic one.
-        self.basic(leaf.min(self.max_leaf), subleaf, osxsave)
+        self.basic(leaf.min(self.max_leaf), subleaf, cr4)
     }
 
-    fn basic(&self, leaf: u32, subleaf: u32, osxsave: bool) -> Registers {
+    fn basic(&self, leaf: u32, subleaf: u32, cr4: u64) -> Registers {
         let none = Registers::default();
         match leaf {
             0 => Registers {
@@ -58,7 +59,7 @@ impl CpuModel {
             },
             1 => {
                 let line = if self.has(Feature::Clflush) { CLFLUSH_LINE << 8 } else { 0 };
-                let osxsave = u32::from(osxsave) << 27;
+                let osxsave = u32::from(cr4 & cr4::OSXSAVE != 0) << 27;
                 Registers {
                     eax: self.signature(),
                     ebx: 1 << 16 | line,
@@ -77,7 +78,7 @@ impl CpuModel {
             6 => Registers { eax: self.word(Word::Leaf6Eax), ..none },
             7 if subleaf == 0 => Registers {
                 ebx: self.word(Word::Leaf7Ebx),
-                ecx: self.word(Word::Leaf7Ecx),
+                ecx: self.word(Word::Leaf7Ecx) | u32::from(cr4 & cr4::PKE != 0) << 4,
                 edx: self.word(Word::Leaf7Edx),
                 ..none
             },
@@ -113,7 +114,11 @@ impl CpuModel {
             6 => Registers { ecx: 256 << 16 | 6 << 12 | 64, ..none },
             7 => Registers { edx: self.word(Word::Ext7Edx), ..none },
             8 => {
-                let linear = if self.has(Feature::Lm) { 48 } else { 32 };
+                let linear = match (self.has(Feature::La57), self.has(Feature::Lm)) {
+                    (true, _) => 57,
+                    (false, true) => 48,
+                    (false, false) => 32,
+                };
                 Registers {
                     eax: linear << 8 | u32::from(self.phys_bits),
                     ebx: self.word(Word::Ext8Ebx),

@@ -25,6 +25,7 @@ pub(super) fn executes(model: &CpuModel, feature: F) -> bool {
         F::GFNI => Feature::Gfni,
         F::LZCNT => Feature::Lzcnt,
         F::PCLMULQDQ => Feature::Pclmulqdq,
+        F::PKU => Feature::Pku,
         F::RDPID => Feature::Rdpid,
         F::RDSEED => Feature::Rdseed,
         F::SERIALIZE => Feature::Serialize,

@@ -84,6 +84,8 @@ fn privileged<B: Backend>(i: &Instruction) -> Option<Handler<B>> {
         Mnemonic::Invpcid => complex!(control::invpcid),
         Mnemonic::Xgetbv => complex!(control::xgetbv),
         Mnemonic::Xsetbv => complex!(control::xsetbv),
+        Mnemonic::Rdpkru => complex!(control::rdpkru),
+        Mnemonic::Wrpkru => complex!(control::wrpkru),
         Mnemonic::Rdmsr => complex!(msr::rdmsr),
         Mnemonic::Wrmsr => complex!(msr::wrmsr),
         Mnemonic::Hlt => complex!(flags::hlt),
@@ -140,6 +142,7 @@ pub(super) fn ends_block(i: &Instruction) -> bool {
                 | Mnemonic::Invlpg
                 | Mnemonic::Invpcid
                 | Mnemonic::Xsetbv
+                | Mnemonic::Wrpkru
                 | Mnemonic::Wrmsr
                 | Mnemonic::Hlt
                 | Mnemonic::Wbinvd

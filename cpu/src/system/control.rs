@@ -5,7 +5,7 @@ use brolga_mmu::{Linear, Width, load_pdptes};
 use super::Done;
 use super::descriptor::kind;
 use crate::backend::Backend;
-use crate::core::{Core, Exit, is_canonical};
+use crate::core::{Core, Exit};
 use crate::cpuid::Feature;
 use crate::exception::{Exception, Why};
 use crate::insn::Insn;
@@ -102,7 +102,7 @@ pub(super) fn switch_cr3(core: &mut Core, v: u64) -> Done {
 /// The CR4 bits that this model has.
 fn cr4_supported(core: &Core) -> u64 {
     use Feature as F;
-    const BITS: [(Feature, u64); 17] = [
+    const BITS: [(Feature, u64); 19] = [
         (F::Vme, cr4::VME | cr4::PVI),
         (F::Tsc, cr4::TSD),
         (F::De, cr4::DE),
@@ -120,13 +120,16 @@ fn cr4_supported(core: &Core) -> u64 {
         (F::Smep, cr4::SMEP),
         (F::Smap, cr4::SMAP),
         (F::Pse36, cr4::PSE),
+        (F::La57, cr4::LA57),
+        (F::Pku, cr4::PKE),
     ];
     BITS.iter().filter(|(f, _)| core.model.has(*f)).fold(0, |bits, (_, b)| bits | b)
 }
 
 /// Writes CR4 with all checks.
 fn set_cr4(core: &mut Core, v: u64) -> Done {
-    const PAGING: u64 = cr4::PSE | cr4::PAE | cr4::PGE | cr4::PCIDE | cr4::SMEP | cr4::SMAP;
+    const PAGING: u64 =
+        cr4::PSE | cr4::PAE | cr4::PGE | cr4::LA57 | cr4::PCIDE | cr4::SMEP | cr4::SMAP;
     let reserved = v & !cr4_supported(core);
     let why = Why::Value("reserved bits set in CR4", reserved);
     core.require(reserved == 0, Exception { why, ..Exception::gp("") })?;
@@ -134,6 +137,8 @@ fn set_cr4(core: &mut Core, v: u64) -> Done {
     let long = core.vcpu.long_mode();
     let ok = !long || v & cr4::PAE != 0;
     core.require(ok, Exception::gp("clearing CR4.PAE in IA-32e mode"))?;
+    let ok = !long || (old ^ v) & cr4::LA57 == 0;
+    core.require(ok, Exception::gp("changing CR4.LA57 in IA-32e mode"))?;
     if v & !old & cr4::PCIDE != 0 {
         let ok = long && core.vcpu.sys.cr3 & PCID_MASK == 0;
         core.require(ok, Exception::gp("setting CR4.PCIDE outside IA-32e mode or with CR3[11:0]"))?;
@@ -230,7 +235,7 @@ pub fn invlpg(core: &mut Core, insn: &Insn) -> Done {
         core.vcpu.segs[insn.seg.index()].base.wrapping_add(ea)
     };
     let at = at & core.native_width().mask();
-    if is_canonical(at) {
+    if core.is_canonical_base(at) {
         core.mem.tlb.flush_page(Linear(at));
     }
     core.leave_block(false);
@@ -251,7 +256,7 @@ pub fn invpcid(core: &mut Core, insn: &Insn) -> Done {
     let enabled = core.vcpu.sys.cr4 & cr4::PCIDE != 0;
     let ok = kind > 1 || enabled || pcid == 0;
     core.require(ok, Exception::gp("INVPCID of a PCID with CR4.PCIDE clear"))?;
-    let ok = kind != 0 || is_canonical(address);
+    let ok = kind != 0 || core.is_canonical_base(address);
     core.require(ok, Exception::gp("INVPCID of an address that is not canonical"))?;
     let tlb = &mut core.mem.tlb;
     match kind {
@@ -289,4 +294,28 @@ pub fn xsetbv(core: &mut Core, _: &Insn) -> Done {
 fn require_osxsave(core: &mut Core) -> Done {
     let ok = core.vcpu.sys.cr4 & cr4::OSXSAVE != 0;
     core.require(ok, Exception::ud("CR4.OSXSAVE is clear"))
+}
+
+/// RDPKRU.
+pub fn rdpkru(core: &mut Core, _: &Insn) -> Done {
+    require_pke(core)?;
+    core.set_pair(core.vcpu.sys.pkru.into());
+    Ok(())
+}
+
+/// WRPKRU.
+pub fn wrpkru(core: &mut Core, _: &Insn) -> Done {
+    require_pke(core)?;
+    let v = core.pair();
+    core.require(v >> 32 == 0, Exception::gp("WRPKRU with EDX set"))?;
+    core.set_pkru(v as u32);
+    core.leave_block(false);
+    Ok(())
+}
+
+fn require_pke(core: &mut Core) -> Done {
+    let ok = core.vcpu.sys.cr4 & cr4::PKE != 0;
+    core.require(ok, Exception::ud("CR4.PKE is clear"))?;
+    let ok = core.reg(Width::W32, crate::vcpu::gpr::RCX) == 0;
+    core.require(ok, Exception::gp("RDPKRU or WRPKRU with ECX set"))
 }

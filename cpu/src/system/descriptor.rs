@@ -3,7 +3,7 @@
 use brolga_mmu::{Linear, Width};
 
 use super::{Done, on_selector};
-use crate::core::{By, Core, Exit, is_canonical};
+use crate::core::{By, Core, Exit};
 use crate::vcpu::{Segment, attr};
 
 /// Types of system descriptors (SDM vol. 3, table 3-2).
@@ -155,7 +155,7 @@ pub(super) fn extend(core: &mut Core, d: &mut Descriptor, vector: u8) -> Done {
 /// #GP or #TS(selector) unless the base of a 16-byte system descriptor is canonical.
 pub(super) fn check_base(core: &mut Core, d: &Descriptor, vector: u8) -> Done {
     core.require(
-        is_canonical(d.base()),
+        core.is_canonical_base(d.base()),
         on_selector(vector, d.selector, "base in a system descriptor is not canonical"),
     )
 }

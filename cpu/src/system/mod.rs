@@ -25,7 +25,7 @@ mod tests;
 use brolga_mmu::{Linear, Width};
 
 use crate::backend::Backend;
-use crate::core::{Core, Exit, is_canonical};
+use crate::core::{Core, Exit};
 use crate::exception::{Exception, vector};
 use crate::flags::LazyFlags;
 use crate::insn::{Insn, bits};
@@ -97,7 +97,7 @@ impl Core {
     /// #GP(0) unless `ip` can be executed at in code segment `cs`.
     pub(crate) fn check_ip(&mut self, cs: &Segment, ip: u64) -> Done {
         if self.vcpu.long_mode() && cs.has(attr::L) {
-            self.require(is_canonical(ip), Exception::gp("target RIP is not canonical"))
+            self.require(self.is_canonical(ip), Exception::gp("target RIP is not canonical"))
         } else {
             self.require(ip <= u64::from(cs.limit), Exception::gp("target IP beyond the CS limit"))
         }

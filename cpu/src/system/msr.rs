@@ -5,7 +5,7 @@ use brolga_mmu::Width;
 
 use super::Done;
 use crate::backend::Backend;
-use crate::core::{Core, is_canonical};
+use crate::core::Core;
 use crate::cpuid::{CpuModel, Feature};
 use crate::exception::{Exception, Why};
 use crate::insn::Insn;
@@ -233,7 +233,8 @@ fn write(core: &mut Core, msr: u32, v: u64) -> Option<()> {
         EFER => return write_efer(core, v),
         FS_BASE | GS_BASE => {
             let reg = if msr == FS_BASE { SegReg::Fs } else { SegReg::Gs };
-            core.vcpu.segs[reg as usize].base = Some(v).filter(|v| is_canonical(*v))?;
+            let canonical = core.is_canonical_base(v);
+            core.vcpu.segs[reg as usize].base = canonical.then_some(v)?;
         }
         _ => return write_plain(core, msr, v, &beyond),
     }
@@ -261,9 +262,10 @@ fn set_tsc_deadline(core: &mut Core, v: u64) {
 
 /// Registers that are storage behind a check.
 fn write_plain(core: &mut Core, msr: u32, v: u64, beyond: &dyn Fn(u64) -> bool) -> Option<()> {
+    let canonical = core.is_canonical_base(v);
     let sys = &mut core.vcpu.sys;
     let within = |mask: u64| (v & !mask == 0).then_some(v);
-    let address = || is_canonical(v).then_some(v);
+    let address = || canonical.then_some(v);
     match msr {
         P5_MC_ADDR | P5_MC_TYPE | EBL_CR_POWERON | BIOS_UPDATE | BIOS_SIGN_ID => {}
         DEBUGCTL => drop(within(3)?),

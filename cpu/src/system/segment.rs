@@ -6,7 +6,7 @@ use super::descriptor::{fetch, kind, null_segment, set_accessed};
 use super::stack::Stack;
 use super::{Done, gp_on, is_null, on_selector, rpl};
 use crate::backend::Backend;
-use crate::core::{Core, Exit, is_canonical};
+use crate::core::{Core, Exit};
 use crate::exception::{Exception, vector};
 use crate::insn::{Insn, bits};
 use crate::vcpu::{SegReg, Segment, Shadow, attr, gpr};
@@ -312,7 +312,7 @@ fn read_base(core: &mut Core, insn: &Insn, reg: SegReg) -> Done {
 fn write_base(core: &mut Core, insn: &Insn, reg: SegReg) -> Done {
     require_fsgsbase(core)?;
     let base = core.reg(insn.opsize, insn.reg[0]);
-    core.require(is_canonical(base), Exception::gp("segment base is not canonical"))?;
+    core.require(core.is_canonical_base(base), Exception::gp("segment base is not canonical"))?;
     core.vcpu.segs[reg as usize].base = base;
     Ok(())
 }

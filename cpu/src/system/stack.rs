@@ -4,7 +4,7 @@ use brolga_mmu::{Linear, Width};
 
 use super::Done;
 use crate::backend::Backend;
-use crate::core::{By, Core, Exit, is_canonical};
+use crate::core::{By, Core, Exit};
 use crate::exception::{Exception, vector};
 use crate::vcpu::{SegReg, Segment, attr, gpr};
 
@@ -55,7 +55,7 @@ impl Stack {
     /// The linear address of the `w` wide word at `sp`, checked against the segment.
     fn word(&self, core: &mut Core, sp: u64, w: Width) -> Result<Linear, Exit> {
         if self.width == Width::W64 {
-            let ok = is_canonical(sp) && is_canonical(sp.wrapping_add(w.bytes() - 1));
+            let ok = core.is_canonical(sp) && core.is_canonical(sp.wrapping_add(w.bytes() - 1));
             let e = Exception::code(vector::SS, self.error, "stack pointer is not canonical");
             core.require(ok, e)?;
             self.aligned(core, Linear(sp), w)

@@ -5,7 +5,7 @@ use brolga_mmu::Width;
 
 use super::{Done, is_null, with_rpl};
 use crate::backend::Backend;
-use crate::core::{Core, is_canonical};
+use crate::core::Core;
 use crate::exception::Exception;
 use crate::insn::Insn;
 use crate::vcpu::rflags::{FIXED, IF, RF, VM};
@@ -78,7 +78,7 @@ pub fn sysret(core: &mut Core, insn: &Insn) -> Done {
     let to64 = insn.opsize == Width::W64 && core.vcpu.code64();
     let rcx = core.reg(Width::W64, gpr::RCX);
     // AMD lets the fetch at CPL 3 fault instead.
-    let ok = !to64 || amd || is_canonical(rcx);
+    let ok = !to64 || amd || core.is_canonical(rcx);
     core.require(ok, Exception::gp("SYSRET to an address that is not canonical"))?;
     let base = (core.vcpu.sys.star >> 48) as u16;
     let ss = stack(with_rpl(base.wrapping_add(8), 3), 3);
@@ -126,7 +126,7 @@ pub fn sysexit(core: &mut Core, insn: &Insn) -> Done {
     let to64 = insn.opsize == Width::W64;
     let w = if to64 { Width::W64 } else { Width::W32 };
     let (ip, sp) = (core.reg(w, gpr::RDX), core.reg(w, gpr::RCX));
-    let ok = !to64 || is_canonical(ip) && is_canonical(sp);
+    let ok = !to64 || core.is_canonical(ip) && core.is_canonical(sp);
     core.require(ok, Exception::gp("SYSEXIT to an address that is not canonical"))?;
     let (offset, size) = if to64 { (32, Code::Bits64) } else { (16, Code::Bits32) };
     let cs = with_rpl(selector.wrapping_add(offset), 3);

@@ -5,7 +5,7 @@ use brolga_mmu::Width;
 use super::descriptor::{BUSY, check_base, extend, fetch, kind, null_segment, set_busy};
 use super::{Done, control, gp_on, is_null, on_selector};
 use crate::backend::Backend;
-use crate::core::{Core, is_canonical};
+use crate::core::Core;
 use crate::exception::{Exception, vector};
 use crate::insn::Insn;
 use crate::vcpu::{TableReg, cr0, cr4};
@@ -39,7 +39,10 @@ fn load_table(core: &mut Core, insn: &Insn) -> Result<TableReg, crate::core::Exi
         (Width::W32, Width::W16) => base & 0xff_ffff,
         _ => base,
     };
-    core.require(is_canonical(base), Exception::gp("descriptor table base is not canonical"))?;
+    core.require(
+        core.is_canonical_base(base),
+        Exception::gp("descriptor table base is not canonical"),
+    )?;
     Ok(TableReg { base, limit })
 }
 

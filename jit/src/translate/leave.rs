@@ -344,8 +344,9 @@ impl Translator<'_> {
 
     /// Whether an address is not canonical for 48 bits.
     pub(super) fn not_canonical(&mut self, v: Value) -> Value {
-        let up = self.f.ins().ishl_imm_u(v, 16);
-        let back = self.f.ins().sshr_imm_u(up, 16);
+        let unused = i64::from(64 - self.request.mode.linear_bits());
+        let up = self.f.ins().ishl_imm_u(v, unused);
+        let back = self.f.ins().sshr_imm_u(up, unused);
         self.f.ins().icmp(IntCC::NotEqual, back, v)
     }
 

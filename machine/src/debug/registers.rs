@@ -1,6 +1,5 @@
 //! The vCPU's registers by their names in a debugger.
 
-use brolga_cpu::core::is_canonical;
 use brolga_cpu::softfloat::F80;
 use brolga_cpu::vcpu::{Activity, RIP, SegReg, Segment, attr, cr0, efer};
 use brolga_cpu::x87::ImageFormat;
@@ -95,6 +94,7 @@ pub(super) fn write(
 ) -> Result<(), DebugError> {
     let long_mode = machine.has_long_mode();
     let core = machine.accel.core_mut();
+    let canonical = core.is_canonical_base(value as u64);
     let (vcpu, wide) = (&mut core.vcpu, value as u64);
     match register {
         Register::General(n) => vcpu.regs[usize::from(n & 15)] = wide,
@@ -104,7 +104,7 @@ pub(super) fn write(
         Register::Selector(n) => return set_selector(machine, n, value as u16),
         Register::Base(n) => {
             let reg = SegReg::from_index(n).ok_or(DebugError::BadValue)?;
-            require(!long_mode || is_canonical(wide))?;
+            require(!long_mode || canonical)?;
             vcpu.segs[reg as usize].base = wide;
         }
         Register::St(_) | Register::Fpu(_) => set_x87(machine, register, value),
@@ -156,9 +156,11 @@ fn require(ok: bool) -> Result<(), DebugError> {
 /// Goes on at a linear address, in the current code segment. A CPU that has halted runs again.
 fn set_pc(machine: &mut Machine, at: u64) -> Result<(), DebugError> {
     let is_64_bit = machine.registers().is_64_bit();
-    let vcpu = &mut machine.accel.core_mut().vcpu;
+    let core = machine.accel.core_mut();
+    let canonical = core.is_canonical(at);
+    let vcpu = &mut core.vcpu;
     let ip = if is_64_bit {
-        require(is_canonical(at))?;
+        require(canonical)?;
         at
     } else {
         at.wrapping_sub(vcpu.seg(SegReg::Cs).base) & 0xffff_ffff

@@ -3,6 +3,7 @@
 mod alignment;
 mod events;
 mod models;
+mod paging;
 mod pcid;
 mod random;
 mod registers;

@@ -132,7 +132,7 @@ fn invpcid_checks_its_descriptor() {
     let cases = [
         (4, 1, 0, "undefined type"),
         (1, 0x1000, 0, "reserved bits"),
-        (0, 1, 1 << 47, "not canonical"),
+        (0, 1, 1 << 56, "not canonical"),
     ];
     for (kind, pcid, address, what) in cases {
         let mut b = stale();

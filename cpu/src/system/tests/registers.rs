@@ -188,7 +188,7 @@ fn msrs_check_what_they_take() {
     let refused = [
         (0x1234, 0, "unknown"),
         (0xc000_0080, 1 << 5, "EFER, reserved bit"),
-        (0xc000_0100, 1 << 47, "FS_BASE, not canonical"),
+        (0xc000_0100, 1 << 56, "FS_BASE, not canonical"),
         (0x277, 2, "PAT, reserved type"),
         (0x200, 0x206, "MTRR, reserved bits"),
         (0xfe, 0, "MTRRCAP, read-only"),
@@ -306,18 +306,18 @@ fn models_show_their_features() {
     for name in CpuModel::names() {
         let m = CpuModel::by_name(name).expect(name);
         assert_eq!(m.name(), name);
-        let leaf0 = m.leaf(0, 0, false);
+        let leaf0 = m.leaf(0, 0, 0);
         assert_eq!((leaf0.ebx, leaf0.edx), (0x756e_6547, 0x4965_6e69), "{name}: GenuineIntel");
-        let lm = m.leaf(0x8000_0000, 0, false).eax >= 0x8000_0001
-            && m.leaf(0x8000_0001, 0, false).edx >> 29 & 1 != 0;
+        let lm = m.leaf(0x8000_0000, 0, 0).eax >= 0x8000_0001
+            && m.leaf(0x8000_0001, 0, 0).edx >> 29 & 1 != 0;
         assert_eq!(lm, m.has(Feature::Lm), "{name}");
-        assert_eq!(m.leaf(1, 0, false).edx & 1, 1, "{name}: FPU");
+        assert_eq!(m.leaf(1, 0, 0).edx & 1, 1, "{name}: FPU");
     }
     assert!(CpuModel::by_name("6502").is_none());
     let max = CpuModel::default();
     assert_eq!(max.signature(), 0x30661);
-    assert_eq!(max.leaf(1, 0, true).ecx & !max.leaf(1, 0, false).ecx, 1 << 27, "OSXSAVE");
-    assert_eq!(max.leaf(0x15, 0, false).ecx, 1_000_000_000);
+    assert_eq!(max.leaf(1, 0, cr4::OSXSAVE).ecx & !max.leaf(1, 0, 0).ecx, 1 << 27, "OSXSAVE");
+    assert_eq!(max.leaf(0x15, 0, 0).ecx, 1_000_000_000);
 }
 
 #[test]
@@ -363,10 +363,10 @@ fn models_with_leaf_2_describe_their_tlbs() {
     const DATA: [u8; 1] = [0x03];
     for name in CpuModel::names() {
         let m = CpuModel::by_name(name).expect(name);
-        if m.leaf(0, 0, false).eax < 2 {
+        if m.leaf(0, 0, 0).eax < 2 {
             continue;
         }
-        let leaf = m.leaf(2, 0, false);
+        let leaf = m.leaf(2, 0, 0);
         assert_eq!(leaf.eax & 0xff, 1, "{name}: one query tells all");
         let rest = [leaf.eax >> 8, leaf.ebx, leaf.ecx, leaf.edx];
         assert!(rest.iter().all(|word| word >> 31 == 0), "{name}: valid");
