@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod binary;
+pub mod coverage;
 pub mod debugger;
 pub mod dmesg;
 pub mod exit;

@@ -2,6 +2,7 @@
 
 mod alignment;
 mod events;
+mod features;
 mod models;
 mod paging;
 mod pcid;
