@@ -485,7 +485,7 @@ fn protection_keys() {
         for key in 0..16u32 {
             for rights in 0..4u32 {
                 for (wp, user_page) in [(false, true), (true, true), (true, false)] {
-                    let others = !0u32 & !(3 << (2 * key));
+                    let others = !(3 << (2 * key));
                     let pkru = Some(others | rights << (2 * key));
                     let mapping = Mapping::new(PagingMode { wp, pkru, ..mode(kind) }, page_bits);
                     let user = if user_page { US } else { 0 };

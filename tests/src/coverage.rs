@@ -48,7 +48,7 @@ use Judge::{Oracle, Unit};
 /// What in a whole guest uses it, besides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guest {
-    /// Our own ROM (`test-roms/src/default_guest`).
+    /// Our own ROMs: the embedded guest, and `extensions_rom`.
     Rom,
     /// Debian's kernels and what they start (`tests/boot.rs`).
     Linux,
@@ -74,9 +74,9 @@ const TABLE: [(Word, &[Row]); 10] = [
     (
         Word(1, 0, Ecx),
         &[
-            (0, "SSE3", Oracle("sse_float"), Nothing),
-            (1, "PCLMULQDQ", Oracle("crypto"), Linux),
-            (9, "SSSE3", Oracle("sse_integer"), Linux),
+            (0, "SSE3", Oracle("sse_float"), Rom),
+            (1, "PCLMULQDQ", Oracle("crypto"), Rom),
+            (9, "SSSE3", Oracle("sse_integer"), Rom),
             (13, "CMPXCHG16B", Oracle("exchange"), Linux),
             (
                 17,
@@ -84,20 +84,20 @@ const TABLE: [(Word, &[Row]); 10] = [
                 Unit("cpu/src/system/tests/pcid.rs", "invpcid_flushes_what_its_type_says"),
                 Linux,
             ),
-            (19, "SSE4.1", Oracle("sse_integer"), Nothing),
-            (20, "SSE4.2", Oracle("sse_integer"), Linux),
+            (19, "SSE4.1", Oracle("sse_integer"), Rom),
+            (20, "SSE4.2", Oracle("sse_integer"), Rom),
             (21, "X2APIC", Unit(LAPIC, "x2apic_registers"), Linux),
-            (22, "MOVBE", Oracle("bits"), Nothing),
-            (23, "POPCNT", Oracle("bits"), Linux),
+            (22, "MOVBE", Oracle("bits"), Rom),
+            (23, "POPCNT", Oracle("bits"), Rom),
             (
                 24,
                 "TSC_DEADLINE",
                 Unit(REGISTERS, "the_tsc_deadline_is_in_the_guests_own_time"),
                 Linux,
             ),
-            (25, "AESNI", Oracle("crypto"), Linux),
+            (25, "AESNI", Oracle("crypto"), Rom),
             (26, "XSAVE", Unit(SSE, "xsave_writes_and_xrstor_reads_what_is_requested"), Linux),
-            (30, "RDRAND", Unit(REGISTERS, "rdrand_repeats_and_sets_carry"), Linux),
+            (30, "RDRAND", Unit(REGISTERS, "rdrand_repeats_and_sets_carry"), Rom),
             (31, "HYPERVISOR", Unit(FEATURES, "the_hypervisor_has_a_name_where_it_shows"), Linux),
         ],
     ),
@@ -152,9 +152,9 @@ const TABLE: [(Word, &[Row]); 10] = [
         &[
             (0, "FSGSBASE", Unit(FEATURES, "segment_bases_are_read_and_written"), Linux),
             (1, "TSC_ADJUST", Unit(REGISTERS, "writing_the_tsc_shows_in_tsc_adjust"), Linux),
-            (3, "BMI1", Oracle("bmi"), Linux),
+            (3, "BMI1", Oracle("bmi"), Rom),
             (7, "SMEP", Unit(WALK, "permissions"), Linux),
-            (8, "BMI2", Oracle("bmi"), Nothing),
+            (8, "BMI2", Oracle("bmi"), Rom),
             (9, "ERMS", Oracle("strings"), Linux),
             (
                 10,
@@ -162,8 +162,8 @@ const TABLE: [(Word, &[Row]); 10] = [
                 Unit("cpu/src/system/tests/pcid.rs", "invpcid_checks_its_descriptor"),
                 Linux,
             ),
-            (18, "RDSEED", Unit(FEATURES, "seeds_are_drawn_as_random_numbers_are"), Linux),
-            (19, "ADX", Oracle("adx"), Nothing),
+            (18, "RDSEED", Unit(FEATURES, "seeds_are_drawn_as_random_numbers_are"), Rom),
+            (19, "ADX", Oracle("adx"), Rom),
             (20, "SMAP", Unit(WALK, "permissions"), Linux),
             (
                 23,
@@ -172,21 +172,21 @@ const TABLE: [(Word, &[Row]); 10] = [
                 Linux,
             ),
             (24, "CLWB", Unit(FEATURES, "cache_lines_are_flushed_where_they_can_be_read"), Nothing),
-            (29, "SHA", Oracle("crypto"), Nothing),
+            (29, "SHA", Oracle("crypto"), Rom),
         ],
     ),
     (
         Word(7, 0, Ecx),
         &[
             (2, "UMIP", Unit(REGISTERS, "umip_hides_tables_from_user_mode"), Linux),
-            (8, "GFNI", Oracle("crypto"), Nothing),
+            (8, "GFNI", Oracle("crypto"), Rom),
             (
                 16,
                 "LA57",
                 Unit("cpu/src/system/tests/paging.rs", "five_levels_translate_57_bits"),
                 Linux,
             ),
-            (22, "RDPID", Unit(FEATURES, "processors_tell_their_number"), Linux),
+            (22, "RDPID", Unit(FEATURES, "processors_tell_their_number"), Rom),
         ],
     ),
     (
@@ -216,7 +216,7 @@ const TABLE: [(Word, &[Row]); 10] = [
         Word(0x8000_0001, 0, Ecx),
         &[
             (0, "LAHF in 64-bit mode", Oracle("moves"), Nothing),
-            (5, "LZCNT", Oracle("bmi"), Nothing),
+            (5, "LZCNT", Oracle("bmi"), Rom),
             (8, "PREFETCHW", Unit(MODELS, "hints_that_no_model_knows_do_nothing"), Linux),
         ],
     ),
@@ -276,9 +276,8 @@ pub fn faults(root: &Path) -> Vec<String> {
         if missing != 0 || gone != 0 {
             faults.push(format!("{word:x?}: bits {missing:#x} have no row, {gone:#x} no bit"));
         }
-        faults.extend(rows(word).iter().filter_map(|(_, name, judge, _)| {
-            (!exists(*judge, root)).then(|| format!("{name}: there is no {judge:?}"))
-        }));
+        let untested = rows(word).iter().filter(|row| !exists(row.2, root));
+        faults.extend(untested.map(|row| format!("{}: there is no {:?}", row.1, row.2)));
     }
     faults
 }

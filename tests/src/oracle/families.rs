@@ -35,15 +35,6 @@ pub const FAMILIES: &[Family] = &[
     integer("shifts", &[Shl, Sal, Shr, Sar, Rol, Ror, Rcl, Rcr, Shld, Shrd]),
     integer("multiply_divide", &[Mul, Imul, Div, Idiv]),
     integer("bits", &[Bt, Bts, Btr, Btc, Bsf, Bsr, Popcnt, Bswap, Movbe]),
-    integer(
-        "bmi",
-        &[
-            Andn, Bextr, Blsi, Blsmsk, Blsr, Bzhi, Mulx, Pdep, Pext, Rorx, Sarx, Shlx, Shrx, Tzcnt,
-            Lzcnt,
-        ],
-    )
-    .with_translated(),
-    integer("adx", &[Adcx, Adox]).with_translated(),
     integer("exchange", &[Xchg, Xadd, Cmpxchg, Cmpxchg8b, Cmpxchg16b]),
     integer(
         "moves",
@@ -68,6 +59,15 @@ pub const FAMILIES: &[Family] = &[
         ],
     ),
     integer("stack", &[Push, Pop, Leave]),
+    integer(
+        "bmi",
+        &[
+            Andn, Bextr, Blsi, Blsmsk, Blsr, Bzhi, Mulx, Pdep, Pext, Rorx, Sarx, Shlx, Shrx, Tzcnt,
+            Lzcnt,
+        ],
+    )
+    .with_translated(),
+    integer("adx", &[Adcx, Adox]).with_translated(),
     vector(
         "sse_integer",
         &[
