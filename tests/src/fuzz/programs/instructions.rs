@@ -13,7 +13,7 @@ use super::layout::*;
 use super::place::{Fix, Item};
 
 /// How often each family of [`FAMILIES`] comes, in their order.
-const WEIGHTS: [u32; 18] = [8, 5, 3, 4, 6, 6, 5, 6, 3, 4, 2, 3, 2, 3, 4, 2, 2, 5];
+const WEIGHTS: [u32; 18] = [8, 5, 3, 4, 6, 6, 5, 6, 3, 6, 3, 3, 2, 3, 4, 3, 2, 5];
 
 /// A random instruction in code of this size.
 pub(super) fn instruction(rng: &mut Rng, kind: Kind, bits: u32) -> Item {
