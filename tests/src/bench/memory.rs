@@ -5,6 +5,8 @@ use std::fs;
 use anyhow::{Context, Result};
 
 const KIB_PER_MIB: f64 = 1024.0;
+/// What a mapping of guest RAM may lack: below 1 MiB there are other things as well.
+const HOLES: u64 = 1024;
 
 /// Memory in MiB.
 pub(super) struct Memory {
@@ -20,7 +22,7 @@ impl Memory {
         let status = fs::read_to_string(format!("/proc/{id}/status"))?;
         let peak = status.lines().find_map(|line| kib(line, "VmHWM:")).context("no VmHWM")?;
         let maps = fs::read_to_string(format!("/proc/{id}/smaps"))?;
-        let beyond_ram = resident_below(&maps, ram * 1024);
+        let beyond_ram = resident_below(&maps, ram * 1024 - HOLES);
         let mebibytes = |kib: u64| kib as f64 / KIB_PER_MIB;
         Ok(Self { peak: mebibytes(peak), beyond_ram: mebibytes(beyond_ram) })
     }
