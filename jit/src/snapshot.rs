@@ -117,6 +117,15 @@ const CASES: &[(&str, Emit)] = &[
     ("ptest xmm0, xmm1; jz", |a| { a.ptest(xmm0, xmm1)?; a.jz(FAR) }),
     ("pcmpistri xmm0, [rsi], 1Ah; jbe",
         |a| { a.pcmpistri(xmm0, xmmword_ptr(rsi), 0x1a)?; a.jbe(FAR) }),
+    ("vmovdqu ymm1, [rax]; vpcmpeqb; vpmovmskb",
+        |a| {
+            a.vmovdqu(ymm1, ymmword_ptr(rax))?;
+            a.vpcmpeqb(ymm1, ymm1, ymm2)?;
+            a.vpmovmskb(eax, ymm1)
+        }),
+    ("vmovups [rax], ymm1", |a| a.vmovups(ymmword_ptr(rax), ymm1)),
+    ("vpxor xmm0, xmm1, xmm2", |a| a.vpxor(xmm0, xmm1, xmm2)),
+    ("vzeroupper", |a| a.vzeroupper()),
     ("addsd xmm0, xmm1", |a| a.addsd(xmm0, xmm1)),
     ("mulsd xmm0, [rax]", |a| a.mulsd(xmm0, qword_ptr(rax))),
     ("addps xmm0, xmm1", |a| a.addps(xmm0, xmm1)),
@@ -167,9 +176,17 @@ fn compiler() -> Compiler {
 
 /// 64-bit code of a user.
 fn mode() -> Mode {
-    [Mode::CODE64, Mode::CS_FLAT, Mode::DS_FLAT, Mode::ES_FLAT, Mode::SS_FLAT, Mode::OSFXSR]
-        .into_iter()
-        .fold(Mode::default(), |mode, bit| mode.with(bit, true))
+    [
+        Mode::CODE64,
+        Mode::CS_FLAT,
+        Mode::DS_FLAT,
+        Mode::ES_FLAT,
+        Mode::SS_FLAT,
+        Mode::OSFXSR,
+        Mode::AVX,
+    ]
+    .into_iter()
+    .fold(Mode::default(), |mode, bit| mode.with(bit, true))
 }
 
 /// The host code of the instructions, without what leaves the region.

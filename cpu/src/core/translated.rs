@@ -117,7 +117,9 @@ pub mod offset {
     pub const FLAGS_B: usize = FLAGS + offset_of!(LazyFlags, b);
     pub const FLAGS_OP: usize = FLAGS + offset_of!(LazyFlags, op);
     pub const EFLAGS: usize = offset_of!(Core, vcpu) + offset_of!(Vcpu, eflags);
+    /// Vector registers, as [`crate::vector::VectorBackend::xmm`] numbers them.
     pub const XMM: usize = offset_of!(Core, vcpu) + offset_of!(Vcpu, xmm);
+    const _: () = assert!(offset_of!(Vcpu, ymm_high) == offset_of!(Vcpu, xmm) + 16 * 16);
     pub const MXCSR: usize = offset_of!(Core, vcpu) + offset_of!(Vcpu, mxcsr);
     pub const ADDRESS: usize = offset_of!(Core, translated) + offset_of!(Translated, address);
     pub const ACCESS: usize = offset_of!(Core, translated) + offset_of!(Translated, access);

@@ -1,7 +1,9 @@
 //! Each fast path against its portable twin: bits and flags, on operands that hit every case.
 
 use super::{extensions, sse};
-use crate::vector::{ComFmt, Crypto, Cvt, Fmt, Fp, Fp1, Fp2, IntCvt, Pred, crypto, portable};
+use crate::vector::{
+    ComFmt, Crypto, Cvt, Fma, Fmt, Fp, Fp1, Fp2, IntCvt, Pred, crypto, portable,
+};
 
 pub(super) use operands::Operands;
 
@@ -54,6 +56,25 @@ fn arithmetic_equals_its_twin() {
                 let (host, twin) =
                     (sse::fp2(op, fmt, a, b, csr), portable::fp2(op, fmt, a, b, csr));
                 same(&(op, fmt), (a, b, csr), host, twin);
+            });
+        }
+    }
+}
+
+#[test]
+fn fused_arithmetic_equals_its_twin() {
+    use Fma::*;
+    let mut third = Operands::new(2);
+    for op in [Add, Sub, NegatedAdd, NegatedSub, AddSub, SubAdd] {
+        for fmt in FORMATS {
+            // No scalar instruction alternates.
+            if matches!(op, AddSub | SubAdd) && matches!(fmt, Fmt::Ss | Fmt::Sd) {
+                continue;
+            }
+            for_operands(2000, |a, b, csr| {
+                let x = [a, b, third.vector()];
+                let host = sse::fma(op, fmt, a, x, csr);
+                same(&(op, fmt, x[2]), (a, b, csr), host, portable::fma(op, fmt, a, x, csr));
             });
         }
     }

@@ -28,7 +28,7 @@ pub(super) fn select<B: VectorBackend>(i: &Instruction) -> Option<Handler<B>> {
         .or_else(|| shifts::select_vex(i))
         .or_else(|| crypto::select_vex(i))
         .or_else(|| shuffle::select_vex(i))
-        .or_else(|| permute::select_vex(i))
+        .or_else(|| permute::select(i))
         .or_else(|| float::select_vex(i))
         .or_else(|| convert::select_vector_vex(i))
         .or_else(|| fma::select(i))

@@ -9,23 +9,23 @@ use crate::vector::{Lane, Shift, VectorBackend, X2};
 
 operations! {
     /// Operations that only exist as VEX forms.
-    select, select_vex;
+    vex select;
     |b, i, d, s|
     M16 {
-        Vpermilpd / Vpermilpd >> 2 => {
+        Vpermilpd >> 2 => {
             let (low, high) = (i.imm as u8 & 1, i.imm as u8 >> 1 & 1);
             b.shuffle_d(s, s, [2 * low, 2 * low + 1, 2 * high, 2 * high + 1])
         },
-        Vpermilps / Vpermilps => b.shuffle_d(s, s, four(i.imm)),
-        Vpblendd / Vpblendd >> 4 => b.shuffle(d, s, blend(Lane::D, i.imm)),
-        Vpsllvd / Vpsllvd => b.shift_each(Shift::Shl, Lane::D, d, s),
-        Vpsllvq / Vpsllvq => b.shift_each(Shift::Shl, Lane::Q, d, s),
-        Vpsrlvd / Vpsrlvd => b.shift_each(Shift::Shr, Lane::D, d, s),
-        Vpsrlvq / Vpsrlvq => b.shift_each(Shift::Shr, Lane::Q, d, s),
-        Vpsravd / Vpsravd => b.shift_each(Shift::Sar, Lane::D, d, s),
+        Vpermilps => b.shuffle_d(s, s, four(i.imm)),
+        Vpblendd >> 4 => b.shuffle(d, s, blend(Lane::D, i.imm)),
+        Vpsllvd => b.shift_each(Shift::Shl, Lane::D, d, s),
+        Vpsllvq => b.shift_each(Shift::Shl, Lane::Q, d, s),
+        Vpsrlvd => b.shift_each(Shift::Shr, Lane::D, d, s),
+        Vpsrlvq => b.shift_each(Shift::Shr, Lane::Q, d, s),
+        Vpsravd => b.shift_each(Shift::Sar, Lane::D, d, s),
     }
     M8 {
-        Vmovddup / Vmovddup => b.interleave(Lane::Q, false, s, s),
+        Vmovddup => b.interleave(Lane::Q, false, s, s),
     }
 }
 

@@ -189,22 +189,51 @@ macro_rules! operations {
             |$b, $i, $d, $s|
             $($memory { $($name => $body,)+ })+
         }
-
-        /// Their VEX forms.
-        pub fn $select_vex<B: $crate::vector::VectorBackend>(
-            i: &iced_x86::Instruction,
-        ) -> Option<$crate::backend::Handler<B>> {
-            use $crate::semantics::avx::operation;
-            use iced_x86::Mnemonic;
-            Some(match i.mnemonic() {
-                $($($(Mnemonic::$vex => operation::<B, $name, { 0 $(+ $imm)? }>,)?)+)+
-                _ => return None,
-            })
+        $crate::semantics::sse::operations! {
+            @vex /** Their VEX forms. */ $select_vex;
+            $($($($vex $name ($(+ $imm)?),)?)+)+
+        }
+    };
+    (
+        $(#[$doc:meta])* vex $select_vex:ident;
+        |$b:ident, $i:ident, $d:ident, $s:ident|
+        $($memory:ident { $($name:ident $(>> $imm:literal)? => $body:expr,)+ })+
+    ) => {
+        $crate::semantics::sse::operations! {
+            @types |$b, $i, $d, $s| $($memory { $($name => $body,)+ })+
+        }
+        $crate::semantics::sse::operations! {
+            @vex $(#[$doc])* $select_vex;
+            $($($name $name ($(+ $imm)?),)+)+
         }
     };
     (
         $(#[$doc:meta])* $select:ident;
         |$b:ident, $i:ident, $d:ident, $s:ident|
+        $($memory:ident { $($name:ident => $body:expr,)+ })+
+    ) => {
+        $crate::semantics::sse::operations! {
+            @types |$b, $i, $d, $s| $($memory { $($name => $body,)+ })+
+        }
+
+        $(#[$doc])*
+        pub fn $select<B: $crate::vector::VectorBackend, R: $crate::semantics::sse::File>(
+            i: &iced_x86::Instruction,
+        ) -> Option<$crate::backend::Handler<B>> {
+            use $crate::semantics::sse::operation;
+            use iced_x86::{Mnemonic, OpKind};
+            let mem = i.op1_kind() == OpKind::Memory;
+            Some(match i.mnemonic() {
+                $($(
+                    Mnemonic::$name if mem => operation::<B, $name, R, true>,
+                    Mnemonic::$name => operation::<B, $name, R, false>,
+                )+)+
+                _ => return None,
+            })
+        }
+    };
+    (
+        @types |$b:ident, $i:ident, $d:ident, $s:ident|
         $($memory:ident { $($name:ident => $body:expr,)+ })+
     ) => {
         $($(
@@ -226,19 +255,16 @@ macro_rules! operations {
                 }
             }
         )+)+
-
+    };
+    (@vex $(#[$doc:meta])* $select:ident; $($vex:ident $name:ident ($(+ $imm:literal)?),)+) => {
         $(#[$doc])*
-        pub fn $select<B: $crate::vector::VectorBackend, R: $crate::semantics::sse::File>(
+        pub fn $select<B: $crate::vector::VectorBackend>(
             i: &iced_x86::Instruction,
         ) -> Option<$crate::backend::Handler<B>> {
-            use $crate::semantics::sse::operation;
-            use iced_x86::{Mnemonic, OpKind};
-            let mem = i.op1_kind() == OpKind::Memory;
+            use $crate::semantics::avx::operation;
+            use iced_x86::Mnemonic;
             Some(match i.mnemonic() {
-                $($(
-                    Mnemonic::$name if mem => operation::<B, $name, R, true>,
-                    Mnemonic::$name => operation::<B, $name, R, false>,
-                )+)+
+                $(Mnemonic::$vex => operation::<B, $name, { 0 $(+ $imm)? }>,)+
                 _ => return None,
             })
         }
