@@ -36,6 +36,11 @@ impl Display for Engine {
 }
 
 impl Engine {
+    /// Whether it is Brolga's translator.
+    pub(super) fn translates(&self) -> bool {
+        *self == Self::Brolga("jit".into())
+    }
+
     /// QEMU's, if it is installed; its absence is told.
     pub(super) fn measure() -> Option<Self> {
         let installed = Vmm::qemu_is_installed();

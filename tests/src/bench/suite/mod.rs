@@ -4,6 +4,7 @@
 //! A guest's clock is part of what is measured, so times are taken by the host, when the marks
 //! around a workload arrive on the serial line; the guest's own are kept beside them.
 
+mod code;
 mod report;
 mod results;
 mod rows;
@@ -20,6 +21,7 @@ use crate::guests::{AMD64, Flavour, Guest, I686};
 use crate::process;
 use crate::shell::COMMAND_LIMIT;
 use crate::suite::Skip;
+use code::Dumps;
 use results::Cell;
 pub use results::Results;
 pub use rows::Row;
@@ -215,7 +217,7 @@ impl Machine {
     }
 
     /// Runs the workloads once more by the first of Brolga's engines with the virtual clock:
-    /// there, a nanosecond of the guest is an instruction.
+    /// there, a nanosecond of the guest is an instruction. Looks at the code that it makes, too.
     fn count_instructions(&self, results: &mut Results) -> Result<()> {
         let is_brolga = |engine: &&Engine| matches!(engine, Engine::Brolga(_));
         let Some(engine) = results.engines.iter().find(is_brolga) else { return Ok(()) };
@@ -223,7 +225,13 @@ impl Machine {
             return Ok(());
         }
         eprint!("counting instructions: {engine} {}:", self.guest.flavour.name);
-        let mut running: Running = engine.boot(&self.guest, &["--clock", "virtual"])?;
+        let mut dumps = engine.translates().then(Dumps::new).transpose()?;
+        let mut arguments = vec!["--clock", "virtual"];
+        if let Some(dumps) = &dumps {
+            arguments.extend(["--jit-dump", dumps.path()?]);
+        }
+        let mut running: Running = engine.boot(&self.guest, &arguments)?;
+        dumps.as_mut().map(Dumps::take).transpose()?;
         for &index in &self.rows {
             let measured = &mut results.rows[index];
             if let Some(count) = measured.row.count {
@@ -231,6 +239,7 @@ impl Machine {
                 let instructions = outcome.guest.as_nanos() as f64;
                 eprint!(" {} {:.1} M", measured.row.name, instructions / 1e6);
                 measured.instructions = Some(instructions);
+                measured.code = dumps.as_mut().map(Dumps::take).transpose()?.unwrap_or_default();
             }
         }
         eprintln!();

@@ -44,6 +44,10 @@ impl Display for Results {
             Clock::Cpu => "what the processes use of the host's processors",
         };
         writeln!(formatter, "medians by {clock}, in ms; x: times faster than tcg")?;
+        writeln!(
+            formatter,
+            "host insns, bytes: of translated code per guest instruction, all ways"
+        )?;
         writeln!(formatter, "{}\n", self.rows_table())?;
         writeln!(formatter, "geometric means of x\n{}\n", self.means_table())?;
         write!(formatter, "bars\n{}", self.bars_table())
@@ -55,7 +59,7 @@ impl Results {
         let mut header: Vec<_> = ["row", "group", "native"].map(String::from).to_vec();
         header.extend(self.engines.iter().map(ToString::to_string));
         header.extend(self.brolga().map(|index| format!("{} x", self.engines[index])));
-        header.push("M insns".into());
+        header.extend(["M insns", "host insns", "bytes"].map(String::from));
         let mut table = table::new(header);
         for measured in &self.rows {
             let mut cells = vec![measured.row.name.into(), measured.row.group.name().into()];
@@ -63,6 +67,8 @@ impl Results {
             cells.extend(times.map(|cell| decimal(cell.median(self.clock), 1)));
             cells.extend(self.brolga().map(|index| decimal(self.faster(measured, index), 2)));
             cells.push(decimal(measured.instructions.map(|count| count / 1e6), 1));
+            cells.push(decimal(measured.code.insns(), 1));
+            cells.push(decimal(measured.code.bytes(), 0));
             table.add_row(cells);
         }
         table
@@ -141,6 +147,8 @@ impl Results {
                 "row": measured.row.name,
                 "group": measured.row.group.name(),
                 "instructions": measured.instructions,
+                "host_insns_per_insn": measured.code.insns(),
+                "host_bytes_per_insn": measured.code.bytes(),
                 "native": measured.native.json(),
                 "engines": engines,
             })

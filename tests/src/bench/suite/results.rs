@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::Clock;
+use super::code::Code;
 use super::rows::Row;
 use super::workload::Outcome;
 use crate::bench::engine::Engine;
@@ -29,6 +30,8 @@ pub(super) struct Measured {
     /// One for each engine.
     pub(super) engines: Vec<Cell>,
     pub(super) instructions: Option<f64>,
+    /// What the translator has made for the row, by an engine of Brolga's.
+    pub(super) code: Code,
 }
 
 /// A row by an engine, or by this host.
@@ -49,6 +52,7 @@ impl Results {
             native: Cell::default(),
             engines: vec![Cell::default(); engines.len()],
             instructions: None,
+            code: Code::default(),
         };
         let rows = rows.iter().map(measured).collect();
         Self { rows, beyond_ram: vec![None; engines.len()], engines, clock }

@@ -69,8 +69,7 @@ enum Bench {
         /// Rows or groups, separated by commas [default: all]
         #[arg(long, value_name = "NAMES", value_delimiter = ',')]
         rows: Vec<String>,
-        /// How many times the work of each row: 1 measures programs of a tenth of a second,
-        /// which an engine hardly knows before they end
+        /// How many times the work of each row
         #[arg(long, value_name = "TIMES", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
         work: u64,
         /// How many boots of each guest by each engine
