@@ -5,4 +5,5 @@ mod events;
 mod pcid;
 mod random;
 mod registers;
+mod stack;
 mod transfers;
