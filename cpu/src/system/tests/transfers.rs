@@ -180,7 +180,7 @@ fn task_switch_by_call_and_back_by_iret() {
     b.set(gpr::RBX, 0x1234_5678);
     b.step(&far(0x9a, FREE, 0));
     assert!(b.quiet(), "{:?}", b.core().delivery.chain);
-    assert_eq!((b.ip(), b.reg(gpr::RAX), b.reg(gpr::RSP)), (ENTRY, 0xffff_aaaa, 0xffff_5000));
+    assert_eq!((b.ip(), b.reg(gpr::RAX), b.reg(gpr::RSP)), (ENTRY, 0xaaaa, 0x5000));
     assert_eq!(b.core().vcpu.tr.selector, FREE);
     assert!(b.core().vcpu.eflags & rflags::NT != 0);
     assert_eq!(b.get(TSS2, 2), u64::from(TASK), "back link");
