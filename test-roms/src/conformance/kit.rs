@@ -27,7 +27,7 @@ const INDEX: u32 = VARIABLES;
 /// Where handlers go: the address of a routine, [`RECOVER`] if nothing else is said.
 pub(super) const HOOK: u32 = VARIABLES + 4;
 /// Where checks go on, and with which stack.
-const RESUME: u32 = VARIABLES + 8;
+pub(super) const RESUME: u32 = VARIABLES + 8;
 const RESUME_STACK: u32 = VARIABLES + 12;
 /// What has been raised: an outcome, then the pieces of it and of the stack frame.
 pub(super) const OUTCOME: u32 = VARIABLES + 16;
@@ -369,17 +369,6 @@ impl Kit<'_, '_> {
         self.note(name.into(), source, expected, mask, Kind::Number);
         emit!(self; call -> "report";);
         Ok(())
-    }
-
-    /// Reports a variable.
-    pub(super) fn variable(
-        &mut self,
-        name: impl Into<String>,
-        source: &'static str,
-        expected: u32,
-        at: u32,
-    ) -> Emit {
-        self.value(name, source, [expected, u32::MAX], |a| a.mov(eax, dword_ptr(at)))
     }
 
     /// Reports how far behind a label the return address of the exception is.

@@ -8,9 +8,15 @@
 //!
 //! `kit` is the ground that 32-bit ROMs stand on, `long` that of 64-bit ones.
 
+mod debugging;
+mod exceptions;
 mod kit;
+mod modifying;
 mod paging;
 mod segments;
+mod shadows;
+mod tasks;
+mod virtual86;
 
 use crate::rom::Emit;
 
@@ -133,7 +139,19 @@ impl Report {
 
 /// All ROMs.
 pub fn all() -> Vec<Rom> {
-    let build = || -> Emit<Vec<Rom>> { Ok(vec![segments::rom()?, paging::rom()?]) };
+    let build = || -> Emit<Vec<Rom>> {
+        Ok(vec![
+            exceptions::rom()?,
+            segments::rom()?,
+            paging::legacy()?,
+            paging::pae()?,
+            debugging::rom()?,
+            shadows::rom()?,
+            tasks::rom()?,
+            virtual86::rom()?,
+            modifying::rom()?,
+        ])
+    };
     build().expect("the ROMs' instructions are all encodable")
 }
 
