@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
+use std::path::Path;
 
 use comfy_table::{Table, TableStyle, presets};
 
 use super::{Failure, Report, Suite};
 
 /// The report for a terminal: suites, reasons of what was skipped, and the first failure of each
-/// suite that has one. Files of vectors in which all cases passed share a row.
+/// suite that has one.
 pub fn text(report: &Report) -> String {
     let mut text = String::new();
     let _ = write_text(&mut text, report);
@@ -58,21 +59,32 @@ fn table(style: TableStyle, header: &[&str]) -> Table {
     table
 }
 
+/// A row for each suite; the files of vectors of a folder share one, but those with failures.
 fn suites(report: &Report, style: TableStyle) -> Table {
     let mut table = table(style, &["test", "kind", "passed", "failed", "skipped", "seconds"]);
-    let quiet = |suite: &&Suite| suite.kind == "vectors" && suite.failed + suite.skipped() == 0;
-    let (silent, shown): (Vec<&Suite>, Vec<&Suite>) = report.suites.iter().partition(quiet);
-    if !silent.is_empty() {
-        let passed: u64 = silent.iter().map(|suite| suite.passed).sum();
-        let seconds: f64 = silent.iter().map(|suite| suite.seconds).sum();
-        let name = format!("{} files without differences", silent.len());
-        table.add_row(row(&name, "vectors", [passed, 0, 0], seconds));
+    let shares = |suite: &&Suite| suite.kind == "vectors" && suite.failed == 0;
+    let (silent, shown): (Vec<&Suite>, Vec<&Suite>) = report.suites.iter().partition(shares);
+    let mut folders = BTreeMap::<String, Vec<&Suite>>::new();
+    for suite in silent {
+        folders.entry(folder(suite)).or_default().push(suite);
+    }
+    for (folder, files) in folders {
+        let sum = |count: fn(&Suite) -> u64| files.iter().map(|suite| count(suite)).sum();
+        let counts = [sum(|suite| suite.passed), 0, sum(Suite::skipped)];
+        let seconds = files.iter().map(|suite| suite.seconds).sum();
+        table.add_row(row(&format!("{folder}{} files", files.len()), "vectors", counts, seconds));
     }
     for suite in shown {
         let counts = [suite.passed, suite.failed, suite.skipped()];
         table.add_row(row(&suite.name, suite.kind, counts, suite.seconds));
     }
     table
+}
+
+/// The name of the folder that a file lies in, as the beginning of its row's name.
+fn folder(suite: &Suite) -> String {
+    let parent = Path::new(&suite.name).parent().and_then(Path::file_name);
+    parent.map_or(String::new(), |parent| format!("{}: ", parent.to_string_lossy()))
 }
 
 fn row(name: &str, kind: &str, counts: [u64; 3], seconds: f64) -> Vec<String> {
@@ -184,7 +196,7 @@ mod tests {
         suite.passed = 3;
         suite.check("adds & carries", "1", "\u{1}2");
         suite.skip("no FPU");
-        let vectors = Suite { passed: 5, ..Suite::new("v", "vectors") };
+        let vectors = Suite { passed: 5, ..Suite::new("vectors/80286/00.MOO", "vectors") };
         Report {
             engine: "interp".into(),
             cpu: "max".into(),
@@ -198,7 +210,7 @@ mod tests {
         let text = text(&report());
         assert!(text.contains("8 passed, 1 failed, 1 skipped"), "{text}");
         assert!(text.contains("no FPU") && text.contains("adds & carries"), "{text}");
-        assert!(text.contains("1 files without differences"), "{text}");
+        assert!(text.contains("80286: 1 files"), "{text}");
     }
 
     #[test]
