@@ -20,6 +20,7 @@ pub mod reg {
     pub const EAX: u32 = 2;
     pub const ECX: u32 = 4;
     pub const EDX: u32 = 5;
+    pub const EDI: u32 = 7;
     pub const ESP: u32 = 9;
     pub const CS: u32 = 10;
     pub const DS: u32 = 11;

@@ -31,6 +31,7 @@ fn main() {
         add("captured_80286", captured_80286);
         add("test386", test386);
         add("vectors_of_an_80386", vectors_of_an_80386);
+        add("vectors_of_an_8088", vectors_of_an_8088);
         add("guests_that_report", guests_that_report);
     }
     trials.extend([
@@ -176,6 +177,43 @@ fn vectors_of_an_80386(engine: &[&str]) -> Result<()> {
     passes(&finished)?;
     let report: Value = serde_json::from_str(&finished.stdout)?;
     ensure!(report["suites"][0]["passed"] == cases_386().len(), "{report:#}");
+    Ok(())
+}
+
+/// Cases of an 8088 end with the instruction. What a later processor does otherwise is left out.
+fn vectors_of_an_8088(engine: &[&str]) -> Result<()> {
+    let cases = [
+        Case386 {
+            name: "inc ax",
+            bytes: vec![0x40],
+            before: before(&[(reg::EAX, 0x7fff)]),
+            after: vec![(reg::EAX, 0x8000), (reg::EIP, 0x101), (reg::EFLAGS, 0xf896)],
+            ..Case386::default()
+        },
+        Case386 {
+            name: "rep stosb",
+            bytes: vec![0xf3, 0xaa],
+            before: before(&[(reg::EAX, 0x55), (reg::ECX, 2)]),
+            after: vec![(reg::ECX, 0), (reg::EDI, 2), (reg::EIP, 0x102)],
+            memory: vec![(0, 0, 0x55), (1, 0, 0x55)],
+            ..Case386::default()
+        },
+        Case386 {
+            name: "push sp",
+            bytes: vec![0x54],
+            before: before(&[]),
+            after: vec![(reg::ESP, 0x7fe), (reg::EIP, 0x101)],
+            memory: vec![(0x3_07fe, 0, 0xfe), (0x3_07ff, 0, 0x07)],
+            ..Case386::default()
+        },
+    ];
+    let chunks: Vec<Vec<u8>> = (0..).zip(&cases).map(|(index, case)| case.chunk(index)).collect();
+    let (_directory, path) = written("8088.moo", &moo::file(b"8088", &chunks))?;
+    let finished = conform(engine.iter().map(|word| word.as_ref()).chain([path.as_os_str()]))?;
+    passes(&finished)?;
+    let counts = "2 passed, 0 failed, 1 skipped";
+    ensure!(finished.stdout.contains(counts), "{}", finished.stdout);
+    ensure!(finished.stdout.contains("PUSH SP: the 8086"), "{}", finished.stdout);
     Ok(())
 }
 

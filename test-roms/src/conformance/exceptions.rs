@@ -47,7 +47,8 @@ pub(super) fn rom() -> Emit<Rom> {
             floating_point(a)?;
             alignment(a)?;
             priorities(a)?;
-            double_faults(a)
+            double_faults(a)?;
+            control_registers(a)
         },
     )
 }
@@ -153,7 +154,11 @@ fn privileged(a: &mut Kit<'_, '_>) -> Emit {
         a.to_user(0)?;
         emit!(a; smsw(eax); sgdt(ptr(SCRATCH)););
         a.back()
-    })?;
+    })
+}
+
+/// What control registers and MSRs refuse.
+fn control_registers(a: &mut Kit<'_, '_>) -> Emit {
     for (name, source, code) in [
         (
             "RDMSR of a register that does not exist",

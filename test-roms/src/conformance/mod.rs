@@ -6,7 +6,7 @@
 //! with the emulator. A ROM ends with a 0 at the exit port; one that dies has reported what it had
 //! come to.
 //!
-//! `kit` is the ground that 32-bit ROMs stand on, `long` that of 64-bit ones.
+//! `kit` is the ground that they stand on, in 32-bit protected mode.
 
 mod debugging;
 mod exceptions;
