@@ -40,7 +40,9 @@ mod tests {
     #[test]
     fn results_are_in_order_and_all_are_counted() {
         let most = AtomicUsize::new(0);
-        let progress = |done| drop(most.fetch_max(done, Ordering::Relaxed));
+        let progress = |done| {
+            most.fetch_max(done, Ordering::Relaxed);
+        };
         let items: Vec<u32> = (0..100).collect();
         let doubled = each(&items, 7, progress, |n| n * 2);
         assert_eq!(doubled, (0..100).map(|n| n * 2).collect::<Vec<_>>());

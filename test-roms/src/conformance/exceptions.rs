@@ -140,18 +140,18 @@ fn privileged(a: &mut Kit<'_, '_>) -> Emit {
     ];
     for &(name, code) in codes {
         a.probe(format!("{name} at level 3"), SOURCE, exception(GP, 0), |a| {
-            a.to_user(0)?;
+            a.enter_user(0)?;
             code(a)?;
             a.back()
         })?;
     }
     a.probe("CLI and IN at level 3 with IOPL 3", "SDM vol. 1 20.5.1", NOTHING, |a| {
-        a.to_user(IOPL3)?;
+        a.enter_user(IOPL3)?;
         emit!(a; cli(); in_(al, 0x80););
         a.back()
     })?;
     a.probe("SMSW and SGDT at level 3", SOURCE, NOTHING, |a| {
-        a.to_user(0)?;
+        a.enter_user(0)?;
         emit!(a; smsw(eax); sgdt(ptr(SCRATCH)););
         a.back()
     })
@@ -191,7 +191,7 @@ fn gates(a: &mut Kit<'_, '_>) -> Emit {
     const SOURCE: &str = "SDM vol. 2, INT n; vol. 3A 7.13";
     const VECTOR: u8 = 0x30;
     const AT: u32 = IDT + 8 * VECTOR as u32;
-    const NAMES: u32 = 8 * VECTOR as u32 | IN_IDT;
+    const NAMES: u32 = (8 * VECTOR as u32) | IN_IDT;
     let set = |a: &mut Kit<'_, '_>, gate: u64| -> Emit {
         emit!(a; mov(dword_ptr(AT), gate as u32); mov(dword_ptr(AT + 4), (gate >> 32) as u32););
         Ok(())
@@ -210,7 +210,7 @@ fn gates(a: &mut Kit<'_, '_>) -> Emit {
     a.probe("INT beyond the IDT", SOURCE, exception(GP, 0xff << 3 | IN_IDT), |a| a.int(0xff))?;
     set(a, kit::gate(CODE0, 0, 0x8e, 0))?;
     a.probe("INT at level 3 through a gate of level 0", SOURCE, exception(GP, NAMES), |a| {
-        a.to_user(0)?;
+        a.enter_user(0)?;
         a.int(i32::from(VECTOR))
     })
 }
@@ -298,7 +298,7 @@ fn alignment(a: &mut Kit<'_, '_>) -> Emit {
             );
             a.probe(name, SOURCE, expected, |a| {
                 if user {
-                    a.to_user(flag)?;
+                    a.enter_user(flag)?;
                 } else {
                     emit!(a; push(flag | 2); popfd(););
                 }
@@ -337,7 +337,7 @@ fn priorities(a: &mut Kit<'_, '_>) -> Emit {
     ];
     for &(name, expected, code) in at_level_3 {
         a.probe(name, SOURCE, expected, |a| {
-            a.to_user(ALIGNMENT)?;
+            a.enter_user(ALIGNMENT)?;
             code(a)?;
             a.back()
         })?;
@@ -377,18 +377,18 @@ fn double_faults(a: &mut Kit<'_, '_>) -> Emit {
             emit!(a; mov(ecx, u32::from(FREE)); mov(es, ecx););
             Ok(())
         }),
-        ("#UD", UD, exception(NP, 8 * UD as u32 | IN_IDT | EXT), |a| a.ud2()),
-        ("#BR", BR, exception(NP, 8 * BR as u32 | IN_IDT | EXT), |a| {
+        ("#UD", UD, exception(NP, (8 * UD as u32) | IN_IDT | EXT), |a| a.ud2()),
+        ("#BR", BR, exception(NP, (8 * BR as u32) | IN_IDT | EXT), |a| {
             emit!(a; xor(ecx, ecx); bound(ecx, ptr(SCRATCH)););
             Ok(())
         }),
-        ("#NM", NM, exception(NP, 8 * NM as u32 | IN_IDT | EXT), |a| {
+        ("#NM", NM, exception(NP, (8 * NM as u32) | IN_IDT | EXT), |a| {
             emit!(a; mov(eax, cr0); or(eax, 8); mov(cr0, eax); fnop(););
             Ok(())
         }),
         // Software interrupts are no exceptions: EXT is clear.
-        ("INT 5", BR, exception(NP, 8 * BR as u32 | IN_IDT), |a| a.int(5)),
-        ("INT3", BP, exception(NP, 8 * BP as u32 | IN_IDT), |a| a.int3()),
+        ("INT 5", BR, exception(NP, (8 * BR as u32) | IN_IDT), |a| a.int(5)),
+        ("INT3", BP, exception(NP, (8 * BP as u32) | IN_IDT), |a| a.int3()),
     ];
     for &(name, vector, expected, code) in raising {
         let at = IDT + 8 * u32::from(vector);

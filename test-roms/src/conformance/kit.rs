@@ -415,7 +415,7 @@ impl Kit<'_, '_> {
 
     /// Continues at level 3, with flat segments and what `flags` sets in EFLAGS. Ends what
     /// [`Kit::attempt`] executes with [`Kit::back`].
-    pub(super) fn to_user(&mut self, flags: u32) -> Emit {
+    pub(super) fn enter_user(&mut self, flags: u32) -> Emit {
         let user = self.fresh("user");
         let entry = self.address_of(&user).wrapping_add(self.user_alias);
         emit!(self;

@@ -306,7 +306,7 @@ fn emit_case(a: &mut Kit<'_, '_>, format: Format) -> Emit {
     );
     emit_access(a, "supervisor")?;
     emit!(a; jmp -> "done"; at("user_case"););
-    a.to_user(0)?;
+    a.enter_user(0)?;
     emit_access(a, "user")?;
     a.back()?;
     a.at("done")

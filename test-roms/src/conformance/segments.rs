@@ -185,7 +185,7 @@ fn at_level(a: &mut Kit<'_, '_>, code: fn(&mut Kit<'_, '_>) -> Emit) -> Emit {
     );
     code(a)?;
     emit!(a; jmp -> &done; at(&user););
-    a.to_user(0)?;
+    a.enter_user(0)?;
     code(a)?;
     a.back()?;
     a.at(&done)
@@ -242,7 +242,7 @@ fn limits(a: &mut Kit<'_, '_>) -> Emit {
                 let register = if stack { "SS" } else { "ES" };
                 a.probe(format!("{name}, in {register}"), SOURCE, expected, |a| {
                     // At level 3: a fault leaves a stack that cannot be used.
-                    a.to_user(0)?;
+                    a.enter_user(0)?;
                     emit!(a; mov(ecx, u32::from(FREE | 3)); mov(edi, offset););
                     let place = if stack {
                         a.mov(ss, ecx)?;

@@ -183,7 +183,7 @@ fn refused(a: &mut Kit<'_, '_>) -> Emit {
         "SDM vol. 2, JMP",
         exception(GP, names),
         |a| {
-            a.to_user(0)?;
+            a.enter_user(0)?;
             far(a, FREE | 3, false)
         },
     )?;

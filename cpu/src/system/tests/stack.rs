@@ -18,7 +18,7 @@ fn pushad_on_a_16_bit_stack_pushes_the_whole_of_esp() {
 #[test]
 fn enter_on_a_16_bit_stack_keeps_the_whole_of_esp() {
     const ESP: u64 = 0x5_0000 + STACK;
-    for (prefix, bytes, rbp) in [(&[0x66][..], 4, ESP - 4), (&[], 2, 0x9_0000 | STACK - 2)] {
+    for (prefix, bytes, rbp) in [(&[0x66][..], 4, ESP - 4), (&[], 2, 0x9_0000 | (STACK - 2))] {
         let mut b = Bench::real();
         b.set(gpr::RSP, ESP);
         b.set(gpr::RBP, 0x9_6000);
