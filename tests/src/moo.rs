@@ -53,8 +53,9 @@ impl Case386 {
     pub fn chunk(&self, index: u32) -> Vec<u8> {
         let value =
             |wanted| self.before.iter().find(|(reg, _)| *reg == wanted).map_or(0, |(_, v)| *v);
-        let code = value(reg::CS) * 16 + value(reg::EIP);
-        let instruction = (code..).zip(self.bytes.iter().copied());
+        let code = value(reg::CS).wrapping_mul(16).wrapping_add(value(reg::EIP));
+        let bytes = self.bytes.iter().copied();
+        let instruction = (0..).zip(bytes).map(|(n, byte)| (code.wrapping_add(n), byte));
         let before = instruction.chain(self.memory.iter().map(|(at, before, _)| (*at, *before)));
         let after =
             self.memory.iter().filter(|(_, a, b)| a != b).map(|(at, _, after)| (*at, *after));
