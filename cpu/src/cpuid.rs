@@ -186,12 +186,6 @@ impl CpuModel {
         self.vendor == "AuthenticAMD"
     }
 
-    /// This model with a feature that it lacks.
-    #[cfg(test)]
-    pub(crate) fn with(self, feature: Feature) -> CpuModel {
-        CpuModel { features: self.features | feature.mask(), ..self }
-    }
-
     /// This model as AMD's.
     #[cfg(test)]
     pub(crate) fn by_amd(self) -> CpuModel {

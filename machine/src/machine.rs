@@ -63,6 +63,8 @@ pub struct MachineConfig {
     pub on_triple_fault: OnTripleFault,
     /// A text that ends the run when it appears on the serial line.
     pub stop_text: Option<String>,
+    /// Ports whose output is kept for [`Machine::written`].
+    pub taps: Vec<u16>,
 }
 
 /// Why a machine could not be built.
@@ -113,7 +115,7 @@ impl Machine {
         serial: Serial,
         build: impl FnOnce(Core) -> Result<Box<dyn Accelerator>, BuildError>,
     ) -> Result<Self, BuildError> {
-        let MachineConfig { memory, cpu, accel: _, clock, guest, on_triple_fault, stop_text } =
+        let MachineConfig { memory, cpu, accel: _, clock, guest, on_triple_fault, stop_text, taps } =
             config;
         let mut map = PhysMap::new(Ram::new(memory.backed_bytes())?);
         for (at, len) in memory.ram_regions() {
@@ -132,6 +134,7 @@ impl Machine {
             unix_seconds,
             physical_bits: cpu.phys_bits(),
             stop_text,
+            taps,
         })));
         let bus = BoardBus::new(chipset.clone(), map.clone());
         let core = Core::new(Arc::new(cpu), map.clone(), Box::new(bus));
@@ -168,6 +171,11 @@ impl Machine {
     /// Instructions retired since power-on.
     pub fn retired(&self) -> u64 {
         self.accel.core().now()
+    }
+
+    /// What the guest has written to a port of [`MachineConfig::taps`], as bytes.
+    pub fn written(&self, port: u16) -> Vec<u8> {
+        lock(&self.chipset).written(port).to_vec()
     }
 
     /// The vCPU.

@@ -403,11 +403,9 @@ fn error_code(failure: WalkFailure, trail: &Trail, mode: &PagingMode, access: Ac
 /// Translates a linear address for an access, as hardware does: the accessed flags of all entries
 /// used are set, and for a write the dirty flag of the last (SDM vol. 3A, 4.8), atomically.
 ///
-/// A walk that faults has used the entries above the one that it fails at, and sets their accessed
-/// flags as well: they are set "whenever the processor uses a paging-structure entry" (SDM, 4.8),
-/// "the first time the table [...] is either read from or written to" (AMD APM vol. 2, 5.4.1). The
-/// entry that fails, and a leaf that forbids the access, keep theirs. Processors differ in the
-/// former; kvm-unit-tests (x86/access.c) takes both for right there, and insists on the latter.
+/// A walk that faults changes nothing. Whether the entries above the one that it fails at have been
+/// "used" is for the processor to say (SDM, 4.8; kvm-unit-tests, x86/access.c, takes both for
+/// right); the 80386 leaves them alone, and test386.asm insists on it.
 ///
 /// `pdptes` are the PDPTE registers of PAE paging, which other modes ignore.
 pub fn walk<M: TableMemory + ?Sized>(
@@ -423,14 +421,12 @@ pub fn walk<M: TableMemory + ?Sized>(
     // the walk starts again, and that processor has made progress.
     loop {
         let (mut trail, leaf) = descend(memory, cr3, pdptes, &format, linear);
-        let leaf = leaf.and_then(|leaf| permit(&trail, mode, access).map(|()| leaf));
-        let used = trail.len - usize::from(leaf.is_err());
-        let write = access.kind == AccessKind::Write;
+        let fault =
+            |reason| PageFault { error_code: error_code(reason, &trail, mode, access), reason };
+        let leaf = leaf.map_err(fault)?;
+        permit(&trail, mode, access).map_err(fault)?;
+        let (used, write) = (trail.len, access.kind == AccessKind::Write);
         if set_flags(memory, format.width, &mut trail.steps[..used], write) {
-            let leaf = leaf.map_err(|reason| PageFault {
-                error_code: error_code(reason, &trail, mode, access),
-                reason,
-            })?;
             return Ok(translation(&trail, &leaf, mode, linear, access));
         }
     }

@@ -5,6 +5,7 @@
 //! An image is [`rom::ROM_SIZE`] bytes, ends at 4 GiB, and is mirrored so that it ends at 1 MiB
 //! too.
 
+pub mod conformance;
 mod default_guest;
 mod extensions;
 pub mod rom;

@@ -13,6 +13,7 @@ pub mod moo;
 pub mod operands;
 pub mod oracle;
 pub mod process;
+pub mod qemu_roms;
 pub mod recorder;
 pub mod shell;
 pub mod state;

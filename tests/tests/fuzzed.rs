@@ -9,6 +9,7 @@ fn main() {
     suite::run(vec![
         trial("random_roms_do_no_harm", || first_cases(Target::Roms, 64)),
         trial("hostile_kernels_do_no_harm", || first_cases(Target::Loaders, 500)),
+        trial("hostile_vectors_do_no_harm", || first_cases(Target::Vectors, 500)),
         trial("hostile_debuggers_do_no_harm", || first_cases(Target::Debuggers, 50)),
         trial("engines_agree_about_random_programs", || first_cases(Target::Programs, 500)),
         trial("engines_agree_where_they_once_did_not", known_programs),

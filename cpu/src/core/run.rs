@@ -250,9 +250,8 @@ impl<T: Tier> Interpreter<T> {
         }
         let mut code = [0; LONGEST_BLOCK];
         let left_in_page = (PAGE_SIZE - phys.page_offset()) as usize;
-        let code = &mut code[..left_in_page.min(LONGEST_BLOCK)];
-        let in_memory = core.mem.map.read_slice(phys, code).is_ok();
-        let decoded = if in_memory && core.inside_limit(ip, u16::MAX) {
+        let code = &mut code[..left_in_page.min(core.left_in_segment(ip))];
+        let decoded = if core.mem.map.read_slice(phys, code).is_ok() {
             core.decode_up_to_breakpoint(code, mode, phys)
         } else {
             Decoded::NeedsMore
@@ -447,6 +446,15 @@ impl Core {
     pub(super) fn inside_limit(&self, ip: u64, bytes: u16) -> bool {
         self.mode.has(Mode::CS_FLAT)
             || ip + u64::from(bytes) - 1 <= u64::from(self.vcpu.seg(SegReg::Cs).limit)
+    }
+
+    /// How many bytes from `ip` on lie inside CS, up to [`LONGEST_BLOCK`]; the first does.
+    fn left_in_segment(&self, ip: u64) -> usize {
+        if self.mode.has(Mode::CS_FLAT) {
+            return LONGEST_BLOCK;
+        }
+        let left = u64::from(self.vcpu.seg(SegReg::Cs).limit).saturating_sub(ip) + 1;
+        left.min(LONGEST_BLOCK as u64) as usize
     }
 
     /// Executes the one instruction of `block`, at RIP, for translated code: at least one is left in

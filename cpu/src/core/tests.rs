@@ -2,6 +2,7 @@
 
 use crate::core::Stop;
 use crate::core::translated::Translated;
+use crate::exception::vector;
 use crate::system::testing::{Bench, CODE, TABLES};
 use crate::vcpu::{RIP, gpr};
 
@@ -194,4 +195,27 @@ fn a_site_finds_its_page_by_the_slow_path_and_misses_soon_when_it_changes() {
         assert_eq!(host, translated_access(&mut b, at, 4, None).0);
     }
     assert_eq!(b.core().translated.sites.take_restless(), [3]);
+}
+
+#[test]
+fn code_is_kept_wherever_it_lies_in_a_segment_of_64_kib() {
+    for ip in [0x100, 0x8000, 0xfff0] {
+        let mut b = Bench::real();
+        b.set(RIP, ip);
+        // NOP, JMP to it.
+        b.run(&[0x90, 0xeb, 0xfd], 10);
+        let pages: Vec<u64> = b.core().mem.code.pages().collect();
+        assert_eq!(pages, [ip >> 12]);
+    }
+}
+
+#[test]
+fn a_block_ends_where_its_segment_does() {
+    let mut b = Bench::real();
+    b.set(RIP, 0xfffe);
+    // Two NOPs up to the last byte, and what lies behind the segment.
+    b.run(&[0x90, 0x90, 0x90, 0x90], 2);
+    assert_eq!((b.ip(), b.quiet()), (0x1_0000, true));
+    b.go(1);
+    assert_eq!(b.fault(), (vector::GP, Some(0)));
 }

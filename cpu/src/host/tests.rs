@@ -1,9 +1,7 @@
 //! Each fast path against its portable twin: bits and flags, on operands that hit every case.
 
 use super::{extensions, sse};
-use crate::vector::{
-    ComFmt, Crypto, Cvt, Fma, Fmt, Fp, Fp1, Fp2, IntCvt, Pred, crypto, portable,
-};
+use crate::vector::{ComFmt, Crypto, Cvt, Fma, Fmt, Fp, Fp1, Fp2, IntCvt, Pred, crypto, portable};
 
 pub(super) use operands::Operands;
 

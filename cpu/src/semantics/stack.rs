@@ -71,7 +71,8 @@ pub fn pusha(core: &mut Core, i: &Insn) -> Result<(), Exit> {
         core.modify(w, i.stack_seg, slot(n))?;
     }
     for n in 0..8 {
-        let v = if n == u64::from(gpr::RSP) { sp } else { core.reg(w, n as u8) };
+        // Of rSP too, all that the operand size takes, whatever the stack's size.
+        let v = core.reg(w, n as u8);
         core.store(w, i.stack_seg, slot(n), v)?;
     }
     core.set_reg(i.stack, gpr::RSP, slot(7));
@@ -100,7 +101,10 @@ pub fn popa(core: &mut Core, i: &Insn) -> Result<(), Exit> {
 pub fn enter(core: &mut Core, i: &Insn) -> Result<(), Exit> {
     let (w, mask) = (i.opsize, i.stack.mask());
     let level = u64::from(i.aux & 31);
-    let frame = core.reg(i.stack, gpr::RSP).wrapping_sub(w.bytes()) & mask;
+    let top = core.reg(Width::W64, gpr::RSP);
+    let frame = top.wrapping_sub(w.bytes()) & mask;
+    // What is kept of the frame pointer goes by operand size, where it lies by stack size.
+    let pointer = (top & !mask | frame) & w.mask();
     let old = core.reg(w, gpr::RBP);
     // Everything is written below the stack pointer, so that a fault half-way is harmless: the
     // registers change last, and the instruction is executed again.
@@ -115,12 +119,12 @@ pub fn enter(core: &mut Core, i: &Insn) -> Result<(), Exit> {
             core.store(w, i.stack_seg, sp, v)?;
         }
         sp = sp.wrapping_sub(w.bytes()) & mask;
-        core.store(w, i.stack_seg, sp, frame)?;
+        core.store(w, i.stack_seg, sp, pointer)?;
     }
     sp = sp.wrapping_sub(i.imm & 0xffff) & mask;
     // The new top of the stack must be writable too.
     core.modify(w, i.stack_seg, sp)?;
-    core.set_reg(w, gpr::RBP, frame & w.mask());
+    core.set_reg(w, gpr::RBP, pointer);
     core.set_reg(i.stack, gpr::RSP, sp);
     Ok(())
 }

@@ -8,6 +8,7 @@ mod memory;
 mod ports;
 mod ranges;
 mod saved;
+mod taps;
 mod vga;
 mod wiring;
 
@@ -38,6 +39,7 @@ pub(crate) use bus::lock;
 use chips::Chip;
 use ranges::Ranges;
 pub use saved::ChipsetSaved;
+use taps::Taps;
 pub use vga::Vga;
 
 /// The frequency of the local APIC's timer.
@@ -57,6 +59,8 @@ pub struct BoardConfig {
     pub physical_bits: u8,
     /// A text that ends the run when it appears on the serial line.
     pub stop_text: Option<String>,
+    /// Ports whose output is kept for [`Chipset::written`].
+    pub taps: Vec<u16>,
 }
 
 /// All chips, the clock they are asked with, and what they have to say to the machine.
@@ -94,6 +98,7 @@ pub struct Chipset {
     serial_output: Vec<u8>,
     debug_line: Vec<u8>,
     stop_text: Option<TextMatch>,
+    taps: Taps,
     port_table: Ranges<u16, ports::Place>,
     memory_table: Ranges<u64, Chip>,
 }
@@ -116,7 +121,7 @@ pub struct Signals {
 impl Chipset {
     /// A board at power-on.
     pub fn new(config: BoardConfig) -> Self {
-        let BoardConfig { clock, unix_seconds, physical_bits, stop_text } = config;
+        let BoardConfig { clock, unix_seconds, physical_bits, stop_text, taps } = config;
         let mut pci = PciBus::new();
         pci.insert(0, 0, PciFunction::i440fx_host_bridge());
         pci.insert(acpi::ISA_BRIDGE_SLOT, 0, PciFunction::piix3_isa_bridge());
@@ -150,6 +155,7 @@ impl Chipset {
             serial_output: Vec::new(),
             debug_line: Vec::new(),
             stop_text: stop_text.map(TextMatch::new),
+            taps: Taps::new(&taps),
             port_table: ports::table(),
             memory_table: memory::table(),
         }
@@ -206,6 +212,11 @@ impl Chipset {
     /// Takes what the guest has sent on the serial line.
     pub fn take_serial_output(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.serial_output)
+    }
+
+    /// What the guest has written to a port of [`BoardConfig::taps`].
+    pub(crate) fn written(&self, port: u16) -> &[u8] {
+        self.taps.written(port)
     }
 
     /// CR8.

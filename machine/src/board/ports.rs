@@ -85,6 +85,11 @@ impl Chipset {
         if tracing::enabled!(target: TARGET, Level::TRACE) {
             self.trace_port("out", now, port, width, value, found);
         }
+        if !self.taps.is_empty() {
+            for i in 0..width.bytes() {
+                self.taps.record(port.wrapping_add(i as u16), (value >> (8 * i)) as u8);
+            }
+        }
         match found {
             Some((chip, offset)) if chip.is_wide() => {
                 self.write_wide(now, chip, offset, width, value);

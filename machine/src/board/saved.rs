@@ -75,6 +75,7 @@ impl Chipset {
             serial_output: _,
             debug_line: _,
             stop_text: _,
+            taps: _,
             port_table: _,
             memory_table: _,
         } = self;

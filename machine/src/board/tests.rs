@@ -20,6 +20,7 @@ impl Bench {
             unix_seconds: 1_735_689_600,
             physical_bits: 40,
             stop_text: Some("ok".into()),
+            taps: Vec::new(),
         })));
         let map = Arc::new(PhysMap::new(Ram::new(4096).expect("host memory")));
         Self { bus: BoardBus::new(chipset.clone(), map), chipset }

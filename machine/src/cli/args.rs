@@ -1,6 +1,6 @@
 //! The arguments.
 
-use std::num::NonZeroU64;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use super::size::parse_size;
 use crate::accel::{AccelKind, EngineSpec};
 use crate::clock::ClockKind;
+use crate::conform::reporting::number;
 use crate::machine::OnTripleFault;
 
 /// RAM when nothing is said.
@@ -47,6 +48,19 @@ pub(super) enum Command {
     /// until the timeout.
     #[command(after_help = LOCKSTEP_EXAMPLES)]
     Lockstep(Box<LockstepArguments>),
+
+    /// Runs instruction vectors and test ROMs, and tells which tests pass.
+    ///
+    /// Takes vectors in the MOO format of the SingleStepTests project (80386, 80286, 8086 and 8088;
+    /// .gz too; cases in a revocation_list.txt beside them are left out), flat ROMs of a multiple of
+    /// 64 KiB, and multiboot or PVH kernels. Guests report by lines on the serial line (TAP, or
+    /// PASS:, FAIL: and SKIP:), by 0 at the exit port (F4h), or as the options below say; the same
+    /// words, one `name = value` a line, may stand in FILE.conform beside a guest. A folder stands for
+    /// all tests below it; without files, the ROMs that are built in are run. Exit statuses: 0 all
+    /// tests passed; 1 some failed; 2 something is wrong with the command line or a file; 70 the
+    /// report could not be written.
+    #[command(after_help = CONFORM_EXAMPLES)]
+    Conform(Box<ConformArguments>),
 }
 
 const EXAMPLES: &str = "Examples:
@@ -56,6 +70,12 @@ const EXAMPLES: &str = "Examples:
 const LOCKSTEP_EXAMPLES: &str = "Example:
   brolga lockstep --kernel vmlinuz --initrd initrd.img --append console=ttyS0
     --prompt '# ' --type ls --type poweroff";
+
+const CONFORM_EXAMPLES: &str = "Examples:
+  brolga conform
+  brolga conform --accel jit --jit-threshold 1 vectors/80286 --junit report.xml
+  brolga conform test386.bin --reference test386-EE-reference.txt
+  brolga conform other.rom --post-port 0x80 --post-pass 0xaa";
 
 /// The machine, what it boots, and what ends its run.
 #[derive(Debug, Args)]
@@ -211,6 +231,86 @@ pub(super) struct LockstepArguments {
     pub(super) lines: Vec<String>,
 }
 
+/// Which tests, on what, and how they report.
+#[derive(Debug, Args)]
+pub(super) struct ConformArguments {
+    /// Vectors, ROMs, kernels, folders of them, or names of built-in ROMs
+    #[arg(value_name = "FILE")]
+    pub(super) files: Vec<PathBuf>,
+
+    /// List the built-in ROMs and the presets
+    #[arg(long)]
+    pub(super) list: bool,
+
+    /// What executes the guest's code [default: jit where there is a translator for the host]
+    #[arg(long, value_enum, value_name = "ENGINE")]
+    pub(super) accel: Option<AccelKind>,
+
+    /// Executions after which code is translated; 1 translates everything at once [default: 2000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) jit_threshold: Option<u32>,
+
+    /// The processor model; `brolga run --cpu help` lists them
+    #[arg(long, value_name = "MODEL")]
+    pub(super) cpu: Option<String>,
+
+    /// How many tests run at once [default: the host's processors]
+    #[arg(short, long, value_name = "N")]
+    pub(super) jobs: Option<NonZeroUsize>,
+
+    /// RAM of ROMs and kernels
+    #[arg(short, long, value_name = "SIZE", default_value = "64M", value_parser = parse_size)]
+    pub(super) memory: u64,
+
+    /// Give up a ROM or kernel after so many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "600")]
+    pub(super) timeout: Duration,
+
+    /// Give up a ROM or kernel after so many instructions
+    #[arg(long, value_name = "COUNT", default_value_t = 10_000_000_000)]
+    pub(super) max_insns: u64,
+
+    /// Report as the known test of this name does; --list shows them
+    #[arg(long, value_name = "NAME")]
+    pub(super) preset: Option<String>,
+
+    /// The port at which ROMs show codes of progress
+    #[arg(long, value_name = "PORT", value_parser = parse_number::<u16>)]
+    pub(super) post_port: Option<u16>,
+
+    /// The code that says that all tests have passed [default: 0xff]
+    #[arg(long, value_name = "CODE", value_parser = parse_number::<u8>)]
+    pub(super) post_pass: Option<u8>,
+
+    /// The port to which ROMs write text, instead of the serial line
+    #[arg(long, value_name = "PORT", value_parser = parse_number::<u16>)]
+    pub(super) ascii_port: Option<u16>,
+
+    /// What that text must be, line by line
+    #[arg(long, value_name = "FILE")]
+    pub(super) reference: Option<PathBuf>,
+
+    /// The physical address of a 32-bit result, 0 until the ROM is done
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_number::<u64>)]
+    pub(super) result_at: Option<u64>,
+
+    /// The result that says that all tests have passed [default: 1]
+    #[arg(long, value_name = "VALUE", value_parser = parse_number::<u32>)]
+    pub(super) result_pass: Option<u32>,
+
+    /// Write the report as JUnit XML to this file
+    #[arg(long, value_name = "FILE")]
+    pub(super) junit: Option<PathBuf>,
+
+    /// Print the report as JSON
+    #[arg(long, conflicts_with = "markdown")]
+    pub(super) json: bool,
+
+    /// Print the report as Markdown
+    #[arg(long)]
+    pub(super) markdown: bool,
+}
+
 impl Default for RunArguments {
     fn default() -> Self {
         Self::parse_from(std::iter::empty::<&str>())
@@ -232,6 +332,11 @@ fn parse_serial(text: &str) -> Result<SerialTarget, String> {
         "" => Err("give stdio, none, or a file".into()),
         path => Ok(SerialTarget::File(path.into())),
     }
+}
+
+/// A number, in hexadecimal after 0x.
+fn parse_number<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
+    T::try_from(number(text)?).map_err(|_| format!("{text} is too large"))
 }
 
 fn parse_seconds(text: &str) -> Result<Duration, String> {

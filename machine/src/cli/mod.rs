@@ -1,6 +1,7 @@
 //! The command line.
 
 mod args;
+mod conform;
 mod lockstep;
 mod report;
 mod size;
@@ -40,6 +41,7 @@ pub fn main() -> ExitCode {
     let run = match arguments.command {
         Some(Command::Run(run)) => *run,
         Some(Command::Lockstep(lockstep)) => return lockstep::main(&lockstep),
+        Some(Command::Conform(conform)) => return conform::main(&conform),
         None => RunArguments::default(),
     };
     if run.machine.cpu.as_deref() == Some("help") {
@@ -144,19 +146,24 @@ fn config(
     accel: EngineSpec,
     clock: ClockKind,
 ) -> Result<MachineConfig> {
-    let default_model = *CpuModel::names().first().context("there is no CPU model")?;
-    let name = machine.cpu.as_deref().unwrap_or(default_model);
-    let cpu = CpuModel::by_name(name).with_context(|| {
-        format!("there is no CPU model {name:?}; there are: {}", CpuModel::names().join(", "))
-    })?;
     Ok(MachineConfig {
         memory: MemoryLayout::new(machine.memory)?,
-        cpu,
+        cpu: cpu_model(machine.cpu.as_deref())?,
         accel,
         clock,
         guest: guest(machine)?,
         on_triple_fault: machine.on_triple_fault,
         stop_text: machine.stop_on_serial.clone(),
+        taps: Vec::new(),
+    })
+}
+
+/// The processor of this name, or the default one.
+fn cpu_model(name: Option<&str>) -> Result<CpuModel> {
+    let default_model = *CpuModel::names().first().context("there is no CPU model")?;
+    let name = name.unwrap_or(default_model);
+    CpuModel::by_name(name).with_context(|| {
+        format!("there is no CPU model {name:?}; there are: {}", CpuModel::names().join(", "))
     })
 }
 

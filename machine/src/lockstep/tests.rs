@@ -22,6 +22,7 @@ fn config(accel: EngineSpec) -> MachineConfig {
         guest: Guest::Rom(brolga_test_roms::default_guest()),
         on_triple_fault: OnTripleFault::Stop,
         stop_text: None,
+        taps: Vec::new(),
     }
 }
 

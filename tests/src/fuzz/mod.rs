@@ -5,6 +5,7 @@ mod debugger;
 mod loaders;
 pub mod programs;
 mod roms;
+mod vectors;
 
 use std::path::Path;
 use std::process::Command;
@@ -31,6 +32,8 @@ pub enum Target {
     Roms,
     /// Random and mutated kernel images: the image loaders.
     Loaders,
+    /// Random and mutated vector files: the reader behind `brolga conform`.
+    Vectors,
     /// Random programs on two engines that must agree.
     Programs,
     /// Debuggers that send anything and hang up at any byte: the server for GDB's protocol.
@@ -64,6 +67,7 @@ impl Target {
             Self::Debuggers => return debugger::attack(seed, directory),
             Self::Roms => roms::generate(seed),
             Self::Loaders => loaders::generate(seed),
+            Self::Vectors => vectors::generate(seed),
             Self::Programs => unreachable!("programs are no input of the binary"),
         };
         let file = directory.join(seed.to_string());
@@ -81,6 +85,9 @@ impl Target {
     /// Checks that the guest ran and ended in one of the ways guests end, or that the loaders
     /// refused the image in one clear line.
     fn judge(self, binary: &Path, file: &Path) -> Result<()> {
+        if self == Self::Vectors {
+            return vectors::judge(binary, file);
+        }
         let (option, limit) = match self {
             Self::Roms => ("--bios", 10_000_000),
             _ => ("--kernel", 100_000),

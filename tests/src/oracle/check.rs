@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use brolga_cpu::core::tier::Tier;
 use brolga_cpu::vcpu::rflags::STATUS;
 use brolga_jit::{Jit, JitConfig};
+use brolga_machine::conform::undefined;
 use fastrand::Rng;
 use iced_x86::{Code, CpuidFeature};
 
@@ -18,7 +19,6 @@ use super::guest::Guest;
 use super::known::{self, Hides};
 use super::native::Native;
 use super::state::{Ending, State};
-use super::undefined;
 
 /// Cases for each encoding, unless the environment says otherwise.
 const CASES: u32 = 200;

@@ -5,7 +5,7 @@ use iced_x86::{Code, CpuidFeature, Mnemonic, OpKind};
 
 use super::generate::Generated;
 use super::state::Ending;
-use super::undefined::masked_count;
+use brolga_machine::conform::undefined::masked_count;
 
 /// What is not compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

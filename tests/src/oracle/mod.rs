@@ -12,4 +12,3 @@ pub mod machine;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod native;
 pub mod state;
-pub mod undefined;

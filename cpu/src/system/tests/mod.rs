@@ -8,4 +8,5 @@ mod paging;
 mod pcid;
 mod random;
 mod registers;
+mod stack;
 mod transfers;

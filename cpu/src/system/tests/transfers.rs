@@ -222,7 +222,7 @@ fn sixteen_bit_task_switch_and_back() {
     b.set(gpr::RBX, 0x1234_5678);
     b.step(&far(0x9a, FREE, 0));
     assert!(b.quiet(), "{:?}", b.core().delivery.chain);
-    assert_eq!((b.ip(), b.reg(gpr::RAX), b.reg(gpr::RSP)), (ENTRY, 0xaaaa, 0x5000));
+    assert_eq!((b.ip(), b.reg(gpr::RAX), b.reg(gpr::RSP)), (ENTRY, 0xffff_aaaa, 0xffff_5000));
     assert_eq!((b.selector(SegReg::Es), b.selector(SegReg::Cs)), (DATA0, CODE0));
     assert_eq!(b.selector(SegReg::Fs), 0, "the format has no FS");
     assert!(b.core().vcpu.flags.cf() && b.core().vcpu.eflags & rflags::NT != 0);

@@ -1,7 +1,10 @@
 //! Bytes to cases. The format is a tree of chunks, each a four-letter name, a length and that many
 //! bytes; unknown chunks are skipped.
 
-use super::{Case, Cell, Reg, Registers, State, Taken};
+use super::{Case, Cell, Processor, Reg, Registers, State, Taken};
+
+/// What a file begins with.
+pub const MAGIC: &[u8] = b"MOO ";
 
 /// What is wrong with a file.
 #[derive(Debug, thiserror::Error)]
@@ -12,6 +15,9 @@ pub enum BadMoo {
     /// A major version other than 1.
     #[error("MOO version {0} is not supported")]
     Version(u8),
+    /// A processor that ours says nothing about.
+    #[error("vectors of the processor {0:?} are not supported (8086, 8088, C286, 386E are)")]
+    Processor(String),
     /// A chunk is shorter than its contents.
     #[error("chunk {0:?} is cut short")]
     Short(String),
@@ -26,10 +32,10 @@ pub enum BadMoo {
 }
 
 /// A file of cases.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct File {
-    /// The processor that the cases were captured from: `C286`, `386E`, ...
-    pub cpu: String,
+    /// The processor that the cases were captured from.
+    pub processor: Processor,
     /// The cases.
     pub cases: Vec<Case>,
 }
@@ -46,7 +52,8 @@ pub fn parse(bytes: &[u8]) -> Result<File, BadMoo> {
         return Err(BadMoo::Version(major));
     }
     let promised = header.u32()?;
-    let cpu = text(&header.array::<4>()?).trim_end().to_owned();
+    let name = text(&header.array::<4>()?).trim_end().to_owned();
+    let processor = Processor::by_name(&name).ok_or(BadMoo::Processor(name))?;
     let (mut cases, mut masks) = (Vec::new(), Registers::default());
     for chunk in chunks {
         let (name, payload) = chunk?;
@@ -60,7 +67,7 @@ pub fn parse(bytes: &[u8]) -> Result<File, BadMoo> {
     if cases.len() != promised as usize {
         return Err(BadMoo::Count { promised, found: cases.len() });
     }
-    Ok(File { cpu, cases })
+    Ok(File { processor, cases })
 }
 
 fn case(mut payload: Bytes, masks: Registers) -> Result<Case, BadMoo> {
@@ -234,7 +241,7 @@ mod tests {
     #[test]
     fn a_386_file_gives_wide_registers_masks_and_exceptions() {
         let file = parse(&[header(1, b"386E"), case386()].concat()).expect("a good file");
-        assert_eq!(file.cpu, "386E");
+        assert_eq!(file.processor, Processor::I386);
         let case = &file.cases[0];
         assert_eq!((case.index, case.name.as_str()), (7, "nop"));
         assert_eq!(case.before.regs.get(Reg::Ax), Some(0x11223344));
@@ -258,6 +265,9 @@ mod tests {
         let mut file = header(0, b"C286");
         file[8] = 2;
         assert!(matches!(parse(&file), Err(BadMoo::Version(2))));
+        assert!(
+            matches!(parse(&header(0, b"V20 ")), Err(BadMoo::Processor(name)) if name == "V20")
+        );
         assert!(matches!(parse(&header(3, b"C286")), Err(BadMoo::Count { promised: 3, found: 0 })));
     }
 }

@@ -1,11 +1,11 @@
-//! Where a later processor differs from the captured 80286, each class with its reason.
+//! Where a later processor differs from a captured one, each class with its reason.
 
 use brolga_cpu::exception::vector;
-use iced_x86::{Decoder, DecoderOptions, Instruction};
+use iced_x86::Mnemonic;
 
-use super::run::{Difference, Outcome, Place};
-use super::{Case, Reg};
-use crate::oracle::undefined;
+use super::run::{Difference, Outcome, Place, instruction};
+use super::{Case, Processor, Reg};
+use crate::conform::undefined;
 
 /// A class of differences.
 pub struct Class {
@@ -13,6 +13,8 @@ pub struct Class {
     pub name: &'static str,
     /// Why a later processor differs.
     pub reason: &'static str,
+    /// The last processor that differs so.
+    pub last: Processor,
     /// Whether everything that differs in a case belongs to it.
     pub explains: fn(&Case, &Outcome) -> bool,
 }
@@ -21,45 +23,89 @@ pub struct Class {
 pub const CLASSES: &[Class] = &[
     Class {
         name: "undefined flags",
+        last: Processor::I386,
         reason: "status flags that the manual leaves undefined for the instruction",
         explains: undefined_flags,
     },
     Class {
         name: "LOCK",
+        last: Processor::I286,
         reason: "LOCK on anything but a read-modify-write of memory is #UD since the 386",
         explains: lock,
     },
     Class {
         name: "FS and GS",
+        last: Processor::I286,
         reason: "segment registers 4 and 5 exist since the 386 and are #UD before",
         explains: new_segments,
     },
     Class {
         name: "long instruction",
+        last: Processor::I286,
         reason: "the limit on an instruction is 15 bytes since the 386, 10 before",
         explains: long_instruction,
     },
     Class {
         name: "stack overrun",
+        last: Processor::I286,
         reason: "an operand beyond the limit of SS is vector 12 since the 386, 13 before",
         explains: stack_overrun,
     },
     Class {
         name: "string restart",
+        last: Processor::I286,
         reason: "a faulting string instruction leaves its registers alone since the 386",
         explains: string_restart,
     },
     Class {
         name: "EIP",
+        last: Processor::I286,
         reason: "after the last byte of a 64 KiB segment EIP is 10000h, IP was 0",
         explains: wide_ip,
     },
+    Class {
+        name: "8086 opcode",
+        last: Processor::I8086,
+        reason: "0F, 60-6F, C0, C1, C8, C9 and F1 mean something else since the 186 or 386",
+        explains: reused_opcode,
+    },
+    Class {
+        name: "8086 undefined opcode",
+        last: Processor::I8086,
+        reason: "what the 8086 executes as an alias of something else is #UD since the 186",
+        explains: alias,
+    },
+    Class {
+        name: "PUSH SP",
+        last: Processor::I8086,
+        reason: "the 8086 pushes SP as it is after the push, the 286 and later as it was before",
+        explains: push_sp,
+    },
+    Class {
+        name: "shift count",
+        last: Processor::I8086,
+        reason: "counts of shifts and rotates are taken modulo 32 since the 186",
+        explains: shift_count,
+    },
+    Class {
+        name: "divide error",
+        last: Processor::I8086,
+        reason: "#DE pushes the address of the instruction since the 286, of the next one before",
+        explains: divide_error,
+    },
+    Class {
+        name: "FLAGS image",
+        last: Processor::I8086,
+        reason: "bits 12 to 15 of FLAGS are ones on the 8086",
+        explains: flags_image,
+    },
+    Class {
+        name: "segment wrap",
+        last: Processor::I8086,
+        reason: "an operand that crosses offset FFFF is a fault since the 286, and wraps before",
+        explains: segment_wrap,
+    },
 ];
-
-/// The instruction without the HLT behind it.
-fn instruction(bytes: &[u8]) -> Instruction {
-    Decoder::new(16, bytes, DecoderOptions::NONE).decode()
-}
 
 fn undefined_flags(case: &Case, outcome: &Outcome) -> bool {
     let cl = case.before.regs.get(Reg::Cx).unwrap_or(0) as u8;
@@ -129,4 +175,49 @@ fn wide_ip(_: &Case, outcome: &Outcome) -> bool {
     const WRAPPED: Difference =
         Difference { place: Place::Reg(Reg::Ip), expected: 0, got: 0x1_0000 };
     outcome.differences == [WRAPPED]
+}
+
+/// The opcode's first byte behind the prefixes.
+fn opcode(case: &Case) -> Option<u8> {
+    const PREFIXES: &[u8] = &[0x26, 0x2e, 0x36, 0x3e, 0xf0, 0xf2, 0xf3];
+    case.bytes.iter().copied().find(|byte| !PREFIXES.contains(byte))
+}
+
+fn reused_opcode(case: &Case, _: &Outcome) -> bool {
+    matches!(opcode(case), Some(0x0f | 0x60..=0x6f | 0xc0 | 0xc1 | 0xc8 | 0xc9 | 0xf1))
+}
+
+fn alias(_: &Case, outcome: &Outcome) -> bool {
+    outcome.raised == Some(vector::UD)
+}
+
+fn push_sp(case: &Case, outcome: &Outcome) -> bool {
+    let i = instruction(&case.bytes);
+    i.mnemonic() == Mnemonic::Push
+        && i.op0_register() == iced_x86::Register::SP
+        && outcome.differences.iter().all(|d| matches!(d.place, Place::Ram(_)))
+}
+
+fn shift_count(case: &Case, _: &Outcome) -> bool {
+    const LARGEST: u32 = 31;
+    matches!(opcode(case), Some(0xd2 | 0xd3))
+        && case.before.regs.get(Reg::Cx).is_some_and(|cx| cx & 0xff > LARGEST)
+}
+
+fn divide_error(_: &Case, outcome: &Outcome) -> bool {
+    outcome.raised == Some(vector::DE)
+        && outcome.differences.iter().all(|d| matches!(d.place, Place::Ram(_)))
+}
+
+fn flags_image(_: &Case, outcome: &Outcome) -> bool {
+    const ONES: u32 = 0xf0;
+    outcome.differences.iter().all(|d| {
+        matches!(d.place, Place::Ram(_))
+            && d.expected & ONES == ONES
+            && (d.expected ^ d.got) & !ONES == 0
+    })
+}
+
+fn segment_wrap(_: &Case, outcome: &Outcome) -> bool {
+    matches!(outcome.raised, Some(vector::GP | vector::SS))
 }

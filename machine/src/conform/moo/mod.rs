@@ -5,9 +5,51 @@
 pub mod classes;
 mod read;
 pub mod run;
-pub mod suite;
 
-pub use read::{BadMoo, File, parse};
+pub use read::{BadMoo, File, MAGIC, parse};
+
+/// The processors that vectors have been captured from, as far as a later one can mean them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Processor {
+    /// 8086 and 8088.
+    I8086,
+    /// 80286.
+    I286,
+    /// 80386.
+    I386,
+}
+
+impl Processor {
+    /// By the name in a file. NEC's V20 and V30 have instructions and flags of their own.
+    pub fn by_name(name: &str) -> Option<Self> {
+        match name {
+            "8086" | "8088" => Some(Self::I8086),
+            "C286" | "286" => Some(Self::I286),
+            "386E" | "386" => Some(Self::I386),
+            _ => None,
+        }
+    }
+
+    /// The bits of FLAGS that the processor has as a later one has them: in real mode a 286 keeps
+    /// IOPL and NT clear (80286 Programmer's Reference, 10.2), and an 8086 has ones there; AC, VIF,
+    /// VIP and ID are of the 486 and later.
+    pub fn flags(self) -> u32 {
+        match self {
+            Self::I8086 | Self::I286 => 0x0fff,
+            Self::I386 => 0x3_7fff,
+        }
+    }
+
+    /// Whether addresses go beyond 1 MiB.
+    pub fn has_a20(self) -> bool {
+        self != Self::I8086
+    }
+
+    /// Whether a case ends with a HLT: captures of the 8086 end with the instruction.
+    pub fn ends_with_halt(self) -> bool {
+        self != Self::I8086
+    }
+}
 
 /// Registers by the numbering of the format's 32-bit register chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +102,13 @@ impl Reg {
         Reg::Dr6,
         Reg::Dr7,
     ];
+}
+
+impl Reg {
+    /// Its name as text.
+    pub fn name(self) -> String {
+        format!("{self:?}").to_lowercase()
+    }
 }
 
 /// Some registers with their values.

@@ -1,0 +1,155 @@
+//! `brolga conform`.
+
+use std::fs;
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use brolga_jit::JitConfig;
+
+use super::args::ConformArguments;
+use super::{cpu_model, refuse};
+use crate::accel::{AccelKind, EngineSpec};
+use crate::conform::reporting::{PRESETS, Reporting};
+use crate::conform::{self, Report, Settings, input, print};
+use crate::exit::{HOST_ERROR, USER_ERROR};
+
+/// The status of tests of which some failed.
+const FAILED: u8 = 1;
+/// The status is shown when it takes longer than this, and so often then.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Runs the tests, tells, and returns the exit status.
+pub(super) fn main(arguments: &ConformArguments) -> ExitCode {
+    if arguments.list {
+        return list();
+    }
+    let report = match run(arguments) {
+        Ok(report) => report,
+        Err(error) => return refuse(&format!("{error:#}")),
+    };
+    for line in &report.unusable {
+        refuse(line);
+    }
+    if let Err(error) = tell(arguments, &report) {
+        eprintln!("brolga: {error:#}");
+        return ExitCode::from(HOST_ERROR);
+    }
+    let [_, failed, _] = report.totals();
+    match (report.unusable.is_empty(), failed) {
+        (false, _) => ExitCode::from(USER_ERROR),
+        (true, 0) => ExitCode::SUCCESS,
+        (true, _) => ExitCode::from(FAILED),
+    }
+}
+
+fn list() -> ExitCode {
+    let mut text = String::from("ROMs that are built in:\n");
+    for rom in input::built_in() {
+        text += &format!("  {:12} {} ({} checks)\n", rom.name, rom.about, rom.checks.len());
+    }
+    text += "Presets, known by the beginning of a file's name:\n";
+    for preset in PRESETS {
+        let settings = preset.settings.replace('\n', ", ");
+        text += &format!("  {:12} {} ({settings})\n", preset.name, preset.about);
+    }
+    // A closed pipe is the reader's choice.
+    let _ = io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+fn run(arguments: &ConformArguments) -> Result<Report> {
+    let inputs = input::find(&arguments.files, &reporting(arguments)?)?;
+    let settings = Settings {
+        engine: engine(arguments),
+        cpu: cpu_model(arguments.cpu.as_deref())?,
+        memory: arguments.memory,
+        timeout: arguments.timeout,
+        instructions: arguments.max_insns,
+    };
+    let jobs = match arguments.jobs {
+        Some(jobs) => jobs.get(),
+        None => std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    let progress = Progress::new(inputs.len());
+    let report = conform::run(&inputs, &settings, jobs, |done| progress.show(done));
+    progress.clear();
+    Ok(report)
+}
+
+/// One engine; its threads would only take time from other jobs.
+fn engine(arguments: &ConformArguments) -> EngineSpec {
+    let kind = arguments.accel.unwrap_or(AccelKind::of_this_host());
+    let default = JitConfig::default();
+    let threshold = arguments.jit_threshold.unwrap_or(default.threshold);
+    EngineSpec { jit: JitConfig { threshold, ..default }, ..EngineSpec::from(kind) }
+}
+
+fn reporting(arguments: &ConformArguments) -> Result<Reporting> {
+    let said = Reporting {
+        post_port: arguments.post_port,
+        post_pass: arguments.post_pass,
+        ascii_port: arguments.ascii_port,
+        reference: arguments.reference.clone(),
+        result_at: arguments.result_at,
+        result_pass: arguments.result_pass,
+    };
+    let Some(name) = &arguments.preset else { return Ok(said) };
+    let preset = Reporting::preset(name).with_context(|| {
+        let names: Vec<&str> = PRESETS.iter().map(|preset| preset.name).collect();
+        format!("there is no preset {name:?}; there are: {}", names.join(", "))
+    })?;
+    Ok(said.or(preset))
+}
+
+fn tell(arguments: &ConformArguments, report: &Report) -> Result<()> {
+    if let Some(path) = &arguments.junit {
+        write(path, &print::junit(report))?;
+    }
+    let text = if arguments.json {
+        serde_json::to_string_pretty(report)? + "\n"
+    } else if arguments.markdown {
+        print::markdown(report)
+    } else {
+        print::text(report)
+    };
+    io::stdout().write_all(text.as_bytes()).context("the report cannot be written")
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    ensure!(!path.is_dir(), "cannot write {}: it is a folder", path.display());
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// A line on the terminal that says how far it is.
+struct Progress {
+    of: usize,
+    started: Instant,
+    last: Mutex<Instant>,
+    visible: bool,
+}
+
+impl Progress {
+    fn new(of: usize) -> Self {
+        let started = Instant::now();
+        Self { of, started, last: Mutex::new(started), visible: io::stderr().is_terminal() }
+    }
+
+    fn show(&self, done: usize) {
+        const OFTEN: Duration = Duration::from_millis(200);
+        let Ok(mut last) = self.last.try_lock() else { return };
+        if self.visible && self.started.elapsed() > PATIENCE && last.elapsed() > OFTEN {
+            *last = Instant::now();
+            eprint!("\r{done} of {} done, {} s", self.of, self.started.elapsed().as_secs());
+        }
+    }
+
+    fn clear(&self) {
+        if self.visible && self.started.elapsed() > PATIENCE {
+            eprint!("\r\x1b[K");
+        }
+    }
+}
