@@ -184,6 +184,7 @@ fn mode() -> Mode {
         Mode::SS_FLAT,
         Mode::OSFXSR,
         Mode::AVX,
+        Mode::PROTECTED,
     ]
     .into_iter()
     .fold(Mode::default(), |mode, bit| mode.with(bit, true))
