@@ -122,9 +122,10 @@ fn a_wrong_engine_is_found_and_its_program_made_small() -> Result<()> {
         let seen = report.lines().any(|line| line.starts_with("> r9"));
         assert!(seen, "{report}");
     }
-    // What loads RCX, and little else; where a loop counts down to 5, its whole body stays.
+    // What loads RCX, and little else; nothing at all where a handler does.
     let instructions = |report: &String| report.lines().filter(|l| l.starts_with("    ")).count();
-    let smallest = reports.iter().map(instructions).min();
-    assert!(smallest.is_some_and(|n| (1..16).contains(&n)), "{}", reports.join("\n"));
+    let sizes: Vec<_> = reports.iter().map(instructions).collect();
+    let is_small = sizes.iter().all(|n| *n < 32) && sizes.iter().any(|n| (1..16).contains(n));
+    assert!(is_small, "{sizes:?}\n{}", reports.join("\n"));
     Ok(())
 }
