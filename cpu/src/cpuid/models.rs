@@ -63,8 +63,7 @@ fn union(sets: &[&[Feature]]) -> u128 {
     sets.iter().flat_map(|set| set.iter()).fold(0, |bits, f| bits | f.mask())
 }
 
-/// Everything that is implemented, but for [`Pku`]: systems that see it save PKRU by XSAVE, which
-/// does not know that component yet. Family, model and stepping are those of an Atom that executes in
+/// Everything that is implemented. Family, model and stepping are those of an Atom that executes in
 /// order (Cedarview, 06_36H): systems look for no quirks of it, and Linux knows that it does not
 /// speculate. Of other processors of Intel's Linux assumes, since 6.1.139, that branch history must
 /// be cleared at each system call, whatever IA32_ARCH_CAPABILITIES says (`cpu_set_bug_bits`).
