@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn words() {
-        let suite = judged("noise\r\nPASS: a\r\nFAIL: b\r\nSKIP: c\r\nPASSED\r\n");
+        let suite = judged("noise\r\nPASS: a\r\nSKIP: c\r\nFAIL: b\r\nPASSED\r\n");
         assert_eq!((suite.passed, suite.failed, suite.skipped()), (1, 1, 1));
         assert_eq!(suite.failures[0].got, "PASSED");
     }
