@@ -226,6 +226,10 @@ pub struct BlockCache<B: Backend> {
     restless: HashMap<u64, u32, rustc_hash::FxBuildHasher>,
 }
 
+/// Where a page has more blocks than these and is written to, all are dropped: code that writes
+/// beside itself with each instruction would wait for their sifting, and few are needed again.
+const MOST_SIFTED: usize = 64;
+
 /// The patience of blocks in a page that is restless for ever: 2^16.
 const MOST_RESTLESS: u32 = 16;
 
@@ -398,8 +402,9 @@ impl<B: Backend> BlockCache<B> {
     pub fn invalidate(&mut self, at: GuestPhys, len: u64) {
         let Some(page) = self.by_page.get_mut(&at.page_number()) else { return };
         let (by_place, blocks) = (&mut self.by_place, &mut self.blocks);
+        let too_many = page.len() > MOST_SIFTED;
         page.retain(|piece| {
-            let hit = piece.at.0 < at.0 + len && at.0 < piece.at.0 + piece.len;
+            let hit = too_many || piece.at.0 < at.0 + len && at.0 < piece.at.0 + piece.len;
             if hit {
                 blocks[piece.block.0 as usize].ops = Box::default();
                 if by_place.get(&(piece.at, piece.mode)) == Some(&piece.block) {
@@ -469,6 +474,21 @@ mod tests {
         let mut at_once = BlockCache::new(1);
         (0..5).for_each(|_| at_once.translation_lost(1, true));
         assert_eq!(patience(&mut at_once), 0);
+    }
+
+    #[test]
+    fn many_blocks_of_a_page_that_is_written_are_not_sifted() {
+        let last = 8 * MOST_SIFTED as u64;
+        for (count, keeps) in [(MOST_SIFTED, true), (MOST_SIFTED + 1, false)] {
+            let mut cache = BlockCache::new(1);
+            for n in 0..count as u64 {
+                cache.insert(GuestPhys(0x1000 + 8 * n), Mode::CODE64, block());
+            }
+            cache.insert(GuestPhys(0x2000), Mode::CODE64, block());
+            cache.invalidate(GuestPhys(0x1000 + last), 1);
+            let there = |at| cache.by_place(GuestPhys(at), Mode::CODE64).is_some();
+            assert_eq!((there(0x1000), there(0x2000)), (keeps, true), "{count} blocks");
+        }
     }
 
     #[test]
