@@ -152,7 +152,7 @@ extern "C" fn sha256rnds2() {
     )
 }
 
-/// ROUND with an immediate.
+/// ROUND and VCVTPS2PH with an immediate.
 macro_rules! rounding {
     ($($name:ident $insn:literal;)+) => {
         $(
@@ -174,27 +174,12 @@ macro_rules! rounding {
     };
 }
 
-/// VCVTPS2PH with an immediate.
-#[unsafe(naked)]
-extern "C" fn vcvtps2ph<const HOW: u8>() {
-    naked_asm!(
-        "sub rsp, 24",
-        "movups [rsp], xmm0",
-        "vcvtps2ph xmm0, xmm1, {how}",
-        "movups [rdi + {result}], xmm0",
-        "movups xmm0, [rsp]",
-        "add rsp, 24",
-        "ret",
-        how = const HOW,
-        result = const offset::RESULT,
-    )
-}
-
 rounding! {
     roundss "roundss";
     roundsd "roundsd";
     roundps "roundps";
     roundpd "roundpd";
+    vcvtps2ph "vcvtps2ph";
 }
 
 /// The opcodes of the comparisons of strings, behind 66 0F 3A.
