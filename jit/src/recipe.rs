@@ -73,6 +73,11 @@ impl Notes {
         self.flags = Some((op, w, r, a, b));
     }
 
+    /// The flags are not, or not all, those of the operation noted last.
+    pub(crate) fn forget_flags(&mut self) {
+        self.flags = None;
+    }
+
     /// The recipe for the flags that the instruction leaves, if there is one.
     pub(crate) fn recipe(&self) -> Option<Recipe> {
         let (op, w, r, a, b) = self.flags?;
@@ -241,7 +246,7 @@ mod tests {
     fn planned_from(entry: u16, code: &[u8]) -> Plan {
         let mut page = vec![0xf4; 4096];
         page[..code.len()].copy_from_slice(code);
-        let mode = Mode::CODE64.with(Mode::CS_FLAT, true);
+        let mode = Mode::CODE64.with(Mode::CS_FLAT, true).with(Mode::PROTECTED, true);
         let bounds = Bounds { most: usize::MAX, warm: &|_| true, excluded: &[] };
         plan(&page, entry, mode, &CpuModel::default(), &bounds).expect("a plan")
     }
@@ -310,7 +315,7 @@ mod tests {
 
     #[test]
     fn what_registers_do_not_tell_has_no_recipe() {
-        let cases: [(&str, &[u8]); 7] = [
+        let cases: [(&str, &[u8]); 8] = [
             ("cmp [rax], ecx", &[0x39, 0x08]),
             ("cmp eax, ecx; mov eax, [rdx]", &[0x39, 0xc8, 0x8b, 0x02]),
             ("adc eax, ecx", &[0x11, 0xc8]),
@@ -318,6 +323,7 @@ mod tests {
             ("dec eax", &[0xff, 0xc8]),
             ("shl eax, cl", &[0xd3, 0xe0]),
             ("cmp ah, cl", &[0x38, 0xcc]),
+            ("blsi eax, ecx", &[0xc4, 0xe2, 0x78, 0xf3, 0xd9]),
         ];
         for (name, body) in cases {
             assert_eq!(at_loop_head(body).recipe, None, "{name}");

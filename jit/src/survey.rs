@@ -248,11 +248,13 @@ impl Backend for Survey {
 
     fn flags_if(&mut self, (): (), _: FlagOp, _: Width, _: Known, _: Known, _: Known) {
         self.read_flags();
+        self.notes.forget_flags();
         self.effects.writes_flags = true;
     }
 
     fn replace_flags(&mut self, _: u64, _: Known) {
         self.read_flags();
+        self.notes.forget_flags();
         self.effects.writes_flags = true;
     }
 
