@@ -29,6 +29,11 @@ pub(super) mod entry {
 /// RAM as the program finds it.
 pub(super) fn memory(program: &Program) -> Result<Vec<u8>> {
     let mut ram = vec![0; RAM as usize];
+    // Who jumps astray meets a handler, which leads back to the program.
+    let unused = if program.kind.paged() { STACK_END..TABLES[0] } else { STACK_END..RAM };
+    for bytes in [0..GDT, HANDLERS..DATA, unused] {
+        ram[bytes.start as usize..bytes.end as usize].fill(ASTRAY);
+    }
     Rng::with_seed(program.seed).fill(&mut ram[DATA as usize..STACK_END as usize]);
     let handlers = handlers(program.kind.handler_bits())?;
     put(&mut ram, HANDLERS, handlers);

@@ -50,6 +50,9 @@ pub(super) const READ_ONLY: u64 = 0x14_0000;
 /// and here nothing is mapped.
 pub(super) const UNMAPPED: u64 = 0x18_0000;
 
+/// What memory that has no purpose is filled with: INT3.
+pub(super) const ASTRAY: u8 = 0xcc;
+
 /// Selectors at level 0, and those of level 3 with their RPL.
 pub(super) const CODE64: [u16; 2] = [0x08, 0x3b];
 pub(super) const DATA32: [u16; 2] = [0x10, 0x33];

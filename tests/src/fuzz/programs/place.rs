@@ -1,6 +1,6 @@
 //! From items to bytes: places and references.
 
-use super::layout::{CODE, CODE_END};
+use super::layout::{ASTRAY, CODE, CODE_END};
 
 /// A piece of a program that stays or goes as a whole: an instruction with what sets up its
 /// operands, for the most part.
@@ -102,7 +102,7 @@ pub(super) fn place(blocks: &mut [Block], mut gap: impl FnMut(u64) -> u64) -> bo
 
 /// The program's bytes, from [`CODE`] on.
 pub(super) fn image(blocks: &[Block]) -> Vec<u8> {
-    let mut image = vec![0; (CODE_END - CODE) as usize];
+    let mut image = vec![ASTRAY; (CODE_END - CODE) as usize];
     for block in blocks {
         for (item, at) in block.items.iter().zip(block.addresses()) {
             let mut bytes = item.bytes.clone();
