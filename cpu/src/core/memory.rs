@@ -1,6 +1,9 @@
 //! The softmmu as a vCPU uses it: segmentation, TLB, page walks, RAM or bus. One of the crate's
 //! modules with `unsafe`: host pointers come out of the TLB here.
 
+mod segment;
+mod wide;
+
 use std::sync::Arc;
 
 use brolga_mmu::{
@@ -8,9 +11,11 @@ use brolga_mmu::{
     PagingMode, PhysMap, PhysPage, Tlb, TlbEntry, TlbFill, Translation, Width, walk,
 };
 
+pub use segment::is_canonical;
+
 use super::{Core, Exit};
 use crate::exception::{Exception, Why, vector};
-use crate::vcpu::{Seg, Segment, attr, rflags};
+use crate::vcpu::{Seg, rflags};
 
 /// On whose behalf memory is accessed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,25 +81,6 @@ struct Span {
     second: GuestPhys,
 }
 
-/// Bytes of a RAM page that may be read, until the TLB or the map next changes.
-pub(crate) struct RunToRead {
-    host: HostPtr,
-    bytes: u64,
-}
-
-impl RunToRead {
-    /// Element `n`, of width `w`; 0 behind the end.
-    #[inline(always)]
-    pub(crate) fn get(&self, w: Width, n: u64) -> u64 {
-        let at = n * w.bytes();
-        if at + w.bytes() > self.bytes {
-            return 0;
-        }
-        // SAFETY: `host` was a TLB hit of `bytes` bytes, inside RAM that the map keeps alive.
-        unsafe { self.host.wrapping_add(at).read(w) }
-    }
-}
-
 impl Core {
     /// Reads by linear address, without segment checks.
     #[inline(always)]
@@ -141,52 +127,6 @@ impl Core {
         }
     }
 
-    /// The linear address of `size` bytes at `ea` in `seg`, after the segment's checks.
-    #[inline(always)]
-    pub(super) fn linear(
-        &mut self,
-        seg: Seg,
-        ea: u64,
-        size: u64,
-        write: bool,
-    ) -> Result<Linear, Exit> {
-        if seg.is_flat() {
-            return Ok(Linear(ea));
-        }
-        self.segmented(seg, ea, size, write)?;
-        Ok(Linear(self.slow_value))
-    }
-
-    /// Segment type and limit checks (SDM vol. 3, 5.3 and 5.4.1), then the base is added: the
-    /// linear address goes to [`Core::slow_value`].
-    #[inline(never)]
-    fn segmented(&mut self, seg: Seg, ea: u64, size: u64, write: bool) -> Result<(), Exit> {
-        let s = &self.vcpu.segs[seg.index()];
-        if self.vcpu.code64() {
-            let linear = Linear(ea.wrapping_add(s.base));
-            return self.aligned(linear, size);
-        }
-        let linear = Linear((ea.wrapping_add(s.base)) & 0xffff_ffff);
-        match segment_violation(s, ea, size, write, self.vcpu.protected()) {
-            None => self.aligned(linear, size),
-            Some(why) => {
-                let vector = if seg.is_stack() { vector::SS } else { vector::GP };
-                let why = Why::Value(why, ea);
-                Err(self.raise(Exception { why, ..Exception::code(vector, 0, "") }))
-            }
-        }
-    }
-
-    /// The alignment check (SDM vol. 3, 6.15, #AC). While it can strike, no segment is flat.
-    #[inline]
-    fn aligned(&mut self, at: Linear, size: u64) -> Result<(), Exit> {
-        if self.alignment_checked() && at.0 & (alignment(size) - 1) != 0 {
-            return Err(self.raise(Exception::code(vector::AC, 0, "operand is not aligned")));
-        }
-        self.slow_value = at.0;
-        Ok(())
-    }
-
     /// The host address of a RAM operand that may be read, for wide accesses.
     #[inline(always)]
     pub(crate) fn host_read(&self, at: Linear, size: u64) -> Option<HostPtr> {
@@ -213,168 +153,6 @@ impl Core {
     pub(super) fn write_host(host: HostPtr, w: Width, v: u64) {
         // SAFETY: as in `read_host`.
         unsafe { host.write(w, v) }
-    }
-
-    /// The linear address of a run of `bytes` bytes that needs neither a fault nor a wrap, for
-    /// bulk string operations. `None`: go one by one.
-    fn plain_run(&self, seg: Seg, ea: u64, bytes: u64, write: bool) -> Option<Linear> {
-        if seg.is_flat() {
-            return Some(Linear(ea));
-        }
-        let s = &self.vcpu.segs[seg.index()];
-        let plain = !self.alignment_checked()
-            && (self.vcpu.code64()
-                || segment_violation(s, ea, bytes, write, self.vcpu.protected()).is_none());
-        let linear = ea.wrapping_add(s.base);
-        let mask = if self.vcpu.code64() { u64::MAX } else { 0xffff_ffff };
-        plain.then_some(Linear(linear & mask))
-    }
-
-    /// Copies `bytes` bytes inside RAM pages, upwards, as a string instruction would element by
-    /// element. False if that is not possible in one go.
-    pub(crate) fn copy_run(&self, from: (Seg, u64), to: (Seg, u64), bytes: u64) -> bool {
-        let run = || {
-            let source = self.plain_run(from.0, from.1, bytes, false)?;
-            let target = self.plain_run(to.0, to.1, bytes, true)?;
-            Some((self.host_read(source, bytes)?, self.host_write(target, bytes)?))
-        };
-        let Some((source, target)) = run() else { return false };
-        // A target just above the source repeats the elements between them.
-        if target.addr().wrapping_sub(source.addr()) < bytes {
-            return false;
-        }
-        let (source, target) = (source.addr() as *const u8, target.addr() as *mut u8);
-        // SAFETY: both runs are TLB hits of `bytes` bytes, inside RAM that the map keeps alive;
-        // `copy` allows the target to overlap below the source.
-        unsafe { target.copy_from(source, bytes as usize) };
-        true
-    }
-
-    /// `bytes` bytes inside a RAM page, for reading. `None` if that is not possible in one go.
-    pub(crate) fn run_to_read(&self, seg: Seg, ea: u64, bytes: u64) -> Option<RunToRead> {
-        let at = self.plain_run(seg, ea, bytes, false)?;
-        self.host_read(at, bytes).map(|host| RunToRead { host, bytes })
-    }
-
-    /// Stores `count` elements of value `v` inside a RAM page. False if that is not possible in
-    /// one go.
-    pub(crate) fn fill_run(&self, to: (Seg, u64), w: Width, count: u64, v: u64) -> bool {
-        let bytes = count * w.bytes();
-        let target = self.plain_run(to.0, to.1, bytes, true);
-        let Some(host) = target.and_then(|t| self.host_write(t, bytes)) else { return false };
-        let byte = v as u8;
-        if v == u64::from_le_bytes([byte; 8]) & w.mask() {
-            // SAFETY: as below.
-            unsafe { (host.addr() as *mut u8).write_bytes(byte, bytes as usize) };
-            return true;
-        }
-        for n in 0..count {
-            // SAFETY: a TLB hit of all `bytes` bytes, inside RAM that the map keeps alive.
-            unsafe { host.wrapping_add(n * w.bytes()).write(w, v) };
-        }
-        true
-    }
-
-    /// Reads 16 bytes at `ea`.
-    #[inline(always)]
-    pub(crate) fn load128(&mut self, seg: Seg, ea: u64) -> Result<u128, Exit> {
-        let at = self.linear(seg, ea, 16, false)?;
-        if let Some(host) = self.host_read(at, 16) {
-            // SAFETY: as in `read_host`.
-            return Ok(unsafe { host.read128() });
-        }
-        self.canonical(seg, at, 16)?;
-        self.check_read(at, 16, By::Current)?;
-        let low = self.read_linear(at, Width::W64, By::Current)?;
-        let high = self.read_linear(Linear(at.0.wrapping_add(8)), Width::W64, By::Current)?;
-        Ok(u128::from(high) << 64 | u128::from(low))
-    }
-
-    /// Writes 16 bytes at `ea`, all or nothing.
-    #[inline(always)]
-    pub(crate) fn store128(&mut self, seg: Seg, ea: u64, v: u128) -> Result<(), Exit> {
-        let at = self.linear(seg, ea, 16, true)?;
-        if let Some(host) = self.host_write(at, 16) {
-            // SAFETY: as in `read_host`.
-            unsafe { host.write128(v) };
-            return Ok(());
-        }
-        self.canonical(seg, at, 16)?;
-        self.check_write(at, 16, By::Current)?;
-        self.write_linear(at, Width::W64, v as u64, By::Current)?;
-        self.write_linear(Linear(at.0.wrapping_add(8)), Width::W64, (v >> 64) as u64, By::Current)
-    }
-
-    /// Reads 32 bytes at `ea`.
-    #[inline(always)]
-    pub(crate) fn load256(&mut self, seg: Seg, ea: u64) -> Result<[u128; 2], Exit> {
-        let at = self.linear(seg, ea, 32, false)?;
-        if let Some(host) = self.host_read(at, 32) {
-            // SAFETY: as in `read_host`.
-            return Ok(unsafe { [host.read128(), host.wrapping_add(16).read128()] });
-        }
-        self.canonical(seg, at, 32)?;
-        self.check_read(at, 32, By::Current)?;
-        let mut words = [0; 4];
-        for (n, word) in words.iter_mut().enumerate() {
-            let at = Linear(at.0.wrapping_add(8 * n as u64));
-            *word = u128::from(self.read_linear(at, Width::W64, By::Current)?);
-        }
-        Ok([words[1] << 64 | words[0], words[3] << 64 | words[2]])
-    }
-
-    /// Writes 32 bytes at `ea`, all or nothing.
-    #[inline(always)]
-    pub(crate) fn store256(&mut self, seg: Seg, ea: u64, v: [u128; 2]) -> Result<(), Exit> {
-        let at = self.linear(seg, ea, 32, true)?;
-        if let Some(host) = self.host_write(at, 32) {
-            // SAFETY: as in `read_host`.
-            unsafe {
-                host.write128(v[0]);
-                host.wrapping_add(16).write128(v[1]);
-            }
-            return Ok(());
-        }
-        self.canonical(seg, at, 32)?;
-        self.check_write(at, 32, By::Current)?;
-        let words = v.into_iter().flat_map(|x| [x as u64, (x >> 64) as u64]);
-        for (n, word) in words.enumerate() {
-            let at = Linear(at.0.wrapping_add(8 * n as u64));
-            self.write_linear(at, Width::W64, word, By::Current)?;
-        }
-        Ok(())
-    }
-
-    /// Atomically replaces 16 aligned bytes if they are `expected`; returns the old value.
-    pub(crate) fn compare_exchange128(
-        &mut self,
-        seg: Seg,
-        ea: u64,
-        expected: u128,
-        new: u128,
-    ) -> Result<u128, Exit> {
-        let at = self.linear(seg, ea, 16, true)?;
-        self.canonical(seg, at, 16)?;
-        self.check_write(at, 16, By::Current)?;
-        if let Some(host) = self.host_write(at, 16) {
-            // SAFETY: as in `read_host`; the instruction's own check has aligned the address.
-            return Ok(unsafe { host.compare_exchange128(expected, new) });
-        }
-        let old = self.load128(seg, ea)?;
-        self.store128(seg, ea, if old == expected { new } else { old })?;
-        Ok(old)
-    }
-
-    /// #GP(0), or #SS(0), where `size` bytes at `at` are not canonical (SDM vol. 1, 3.3.7.1).
-    #[inline]
-    pub(crate) fn canonical(&mut self, seg: Seg, at: Linear, size: u64) -> Result<(), Exit> {
-        let last = at.0.wrapping_add(size - 1);
-        if !self.vcpu.code64() || self.is_canonical(at.0) && self.is_canonical(last) {
-            return Ok(());
-        }
-        let vector = if seg.is_stack() { vector::SS } else { vector::GP };
-        let why = Why::Value("address is not canonical", at.0);
-        Err(self.raise(Exception { why, ..Exception::code(vector, 0, "") }))
     }
 
     #[cold]
@@ -631,62 +409,4 @@ impl Span {
             GuestPhys(self.second.0 + (i - self.split))
         }
     }
-}
-
-/// How an operand of `size` bytes must be aligned if alignment is checked (SDM vol. 3, table 6-7).
-const fn alignment(size: u64) -> u64 {
-    match size {
-        // Numbers of 80 bits, binary and decimal.
-        10 => 8,
-        // The FPU's environment and state, with 16-bit operand size.
-        14 | 94 => 2,
-        // The same with 32-bit operand size.
-        28 | 108 => 4,
-        // The areas of FXSAVE and XSAVE: their instructions check more than this.
-        17.. => 16,
-        _ => size,
-    }
-}
-
-/// Whether `v` is canonical for linear addresses of `bits` bits, 48 or 57.
-#[inline(always)]
-pub const fn is_canonical(v: u64, bits: u32) -> bool {
-    let unused = 64 - bits;
-    (v << unused) as i64 >> unused == v as i64
-}
-
-/// Why `size` bytes at offset `ea` of `s` must not be accessed, if so. Types count in protected mode
-/// only: real-address and virtual-8086 mode write through CS as well (SDM vol. 3, 5.1).
-fn segment_violation(
-    s: &Segment,
-    ea: u64,
-    size: u64,
-    write: bool,
-    protected: bool,
-) -> Option<&'static str> {
-    if s.has(attr::UNUSABLE) {
-        return Some("access through a null selector, offset");
-    }
-    if !protected {
-        // Nothing but the limit.
-    } else if s.has(attr::CODE) {
-        if write {
-            return Some("write to a code segment, offset");
-        }
-        if !s.has(attr::RW) {
-            return Some("read from an execute-only code segment, offset");
-        }
-    } else if write && !s.has(attr::RW) {
-        return Some("write to a read-only data segment, offset");
-    }
-    let (limit, last) = (u64::from(s.limit), ea.wrapping_add(size - 1));
-    let outside = if !s.has(attr::CODE) && s.has(attr::DC) {
-        // Expand-down: valid offsets lie above the limit (SDM vol. 3, 5.3).
-        let top = if s.has(attr::DB) { 0xffff_ffff } else { 0xffff };
-        ea <= limit || last > top
-    } else {
-        // A full 4 GiB segment wraps around rather than ending (5.3: implementation-defined).
-        limit != 0xffff_ffff && last > limit
-    };
-    outside.then_some("beyond the segment limit, offset")
 }
