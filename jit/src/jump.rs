@@ -102,11 +102,6 @@ impl Jumps {
         })
     }
 
-    /// Takes cells again that were taken before [`Jumps::clear`], and by nobody since.
-    pub(crate) fn keep_cells(&mut self, first: u32, count: usize) {
-        self.cells_used = self.cells_used.max(first as usize + count);
-    }
-
     /// Makes a cell lead to `code`; 0 empties it.
     pub(crate) fn link(&mut self, cell: u32, code: u64) {
         if let Some(cell) = self.cells.get_mut(cell as usize) {

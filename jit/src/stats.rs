@@ -27,7 +27,9 @@ pub(crate) struct JitStats {
     /// Entries from the run loop, and returns to it by reason.
     pub(crate) entries: u64,
     pub(crate) leaves: [u64; Reason::ALL.len()],
-    /// Times that everything was dropped for want of room.
+    /// Times that the oldest regions were dropped for want of room.
+    pub(crate) evictions: u64,
+    /// Times that everything was dropped for want of cells.
     pub(crate) flushes: u64,
     /// What code was left for, if that is counted.
     pub(crate) left_for: Counts,
@@ -54,8 +56,8 @@ impl JitStats {
         let _ = writeln!(
             text,
             "jit: {} regions, {} guest instructions, {} bytes of code ({each:.1} each), \
-             {} times started afresh",
-            self.regions, self.insns, self.code_bytes, self.flushes
+             {} times the oldest dropped, {} times all",
+            self.regions, self.insns, self.code_bytes, self.evictions, self.flushes
         );
         let _ = writeln!(text, "jit: {:>12} entries", self.entries);
         for (reason, count) in Reason::ALL.iter().zip(self.leaves) {

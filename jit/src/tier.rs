@@ -272,14 +272,7 @@ impl Jit {
 
     fn publish(&mut self, core: &mut Core, job: Job, compiled: Compiled) {
         let Compiled { code, entry, products, text } = compiled;
-        // What is full starts afresh: then there is room.
-        let published = self.arena.publish(&code).or_else(|_| {
-            self.flush();
-            self.jumps.keep_cells(job.first_cell, job.plan.links());
-            self.arena.publish(&code)
-        });
-        let Some((id, start)) = published.ok().and_then(|id| Some((id, self.arena.entry(id)?)))
-        else {
+        let Some((id, start)) = self.make_room_for(&code) else {
             self.give_back(&job);
             self.impossible.insert(job.name());
             return;
@@ -321,6 +314,30 @@ impl Jit {
                 linear,
             },
         );
+    }
+
+    /// Puts code into the arena, in place of older code if need be. `None` if it is too small.
+    fn make_room_for(&mut self, code: &[u8]) -> Option<(CodeId, *const u8)> {
+        loop {
+            if let Ok(id) = self.arena.publish(code) {
+                return Some((id, self.arena.entry(id)?));
+            }
+            if !self.evict() {
+                return None;
+            }
+        }
+    }
+
+    /// Drops the quarter of all regions that was made first; false if there are none.
+    fn evict(&mut self) -> bool {
+        let born = |(region, id): (&Option<Region>, RegionId)| Some((region.as_ref()?.born, id));
+        let mut by_age: Vec<(u64, RegionId)> =
+            self.regions.iter().zip(0..).filter_map(born).collect();
+        by_age.sort_unstable();
+        let oldest = &by_age[..by_age.len().div_ceil(4)];
+        oldest.iter().for_each(|(_, id)| self.remove(*id));
+        self.stats.evictions += u64::from(!oldest.is_empty());
+        !oldest.is_empty()
     }
 
     fn add(&mut self, core: &mut Core, region: Region) {

@@ -36,7 +36,8 @@ pub fn default_engines() -> [[EngineSpec; 2]; 2] {
     let interpreter = || EngineSpec::from(AccelKind::Interp);
     let mut jit = EngineSpec::from(AccelKind::Jit);
     jit.jit.threshold = 1;
-    jit.jit.cache_bytes = 1 << 20;
+    // Little, so that code makes room for other code.
+    jit.jit.cache_bytes = 1 << 16;
     [[interpreter(), interpreter()], [interpreter(), jit]]
 }
 
