@@ -1,6 +1,8 @@
 //! Groups: accesses at constant distances from the same address, one after another, that one look-up
 //! in the TLB serves. The first access of a group checks that the whole lies in one page; how far
 //! it reaches is filled in as the others are met. Where it does not, execution leaves.
+//!
+//! Addresses modulo 2^32 are no different: what lies in one page does not wrap around.
 
 use brolga_cpu::core::translated::Translated;
 use brolga_mmu::PAGE_SIZE;
@@ -19,6 +21,8 @@ const NEAR: i64 = 32;
 #[derive(Clone, Copy)]
 struct Group {
     base: Value,
+    /// Addresses are taken modulo 2^32.
+    wraps: bool,
     /// From the lowest byte to behind the highest, as distances from the base.
     low: i64,
     high: i64,
@@ -56,24 +60,24 @@ impl Translator<'_> {
     /// The host address of `size` bytes at a linear address, by a look-up of their own or of those
     /// before; leaves where the interpreter must do the access.
     pub(super) fn grouped(&mut self, size: u64, linear: Value, write: bool) -> Value {
-        let (base, low) = self.as_sum(linear);
+        let (base, low, wraps) = self.as_address(linear);
         let Some(high) = low.checked_add(size as i64) else {
             return self.host(size, linear, write, false);
         };
-        let addend = match self.join(base, low, high, write) {
+        let addend = match self.join((base, wraps), low, high, write) {
             Some(addend) => addend,
-            None => self.found(base, low, size, linear, write),
+            None => self.found((base, wraps), low, size, linear, write),
         };
         // The host's addressing modes add them where the address is used.
         self.f.ins().iadd(linear, addend)
     }
 
     /// The addend of a group that takes this access in.
-    fn join(&mut self, base: Value, low: i64, high: i64, write: bool) -> Option<Value> {
+    fn join(&mut self, base: (Value, bool), low: i64, high: i64, write: bool) -> Option<Value> {
         let most = if self.stays { FAR } else { NEAR };
         let Groups { all, here } = &mut self.groups;
         let fits = |group: &Group| {
-            group.base == base
+            (group.base, group.wraps) == base
                 && (group.write || !write)
                 && group.high.max(high).saturating_sub(group.low.min(low)) <= most
         };
@@ -86,18 +90,33 @@ impl Translator<'_> {
     }
 
     /// Begins a group: the addend.
-    fn found(&mut self, base: Value, low: i64, size: u64, linear: Value, write: bool) -> Value {
+    fn found(
+        &mut self,
+        (base, wraps): (Value, bool),
+        low: i64,
+        size: u64,
+        linear: Value,
+        write: bool,
+    ) -> Value {
         if self.restless {
             return self.look_up(size, linear, write, false).addend;
         }
-        let distance = self.f.ins().iconst(types::I64, low);
-        let looked_up = self.f.ins().iadd(base, distance);
+        let (distance, looked_up) = if wraps {
+            let distance = self.f.ins().iconst(types::I32, i64::from(low as u32));
+            let base = self.f.ins().ireduce(types::I32, base);
+            let sum = self.f.ins().iadd(base, distance);
+            (distance, self.f.ins().uextend(types::I64, sum))
+        } else {
+            let distance = self.f.ins().iconst(types::I64, low);
+            (distance, self.f.ins().iadd(base, distance))
+        };
         let look_up = self.look_up(size, looked_up, write, false);
         let high = low + size as i64;
         let is_alone = true;
         self.groups.here.push(self.groups.all.len());
         self.groups.all.push(Group {
             base,
+            wraps,
             low,
             high,
             write,
@@ -113,15 +132,15 @@ impl Translator<'_> {
     /// Fills in how far the groups reach.
     pub(super) fn complete_groups(&mut self) {
         for group in std::mem::take(&mut self.groups.all) {
-            let Group { low, high, base, linear, looked_up, distance, look_up, .. } = group;
+            let Group { low, high, base, wraps, linear, looked_up, distance, look_up, .. } = group;
             if group.is_alone {
                 self.is_alias(looked_up, linear);
                 continue;
             }
-            if low == 0 {
-                self.is_alias(looked_up, base);
-            } else {
-                self.fill_in(distance, low);
+            match (low, wraps) {
+                (0, false) => self.is_alias(looked_up, base),
+                (_, false) => self.fill_in(distance, low),
+                (_, true) => self.fill_in(distance, i64::from(low as u32)),
             }
             let size = high - low;
             self.fill_in(look_up.last, PAGE_SIZE as i64 - size);

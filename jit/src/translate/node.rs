@@ -58,6 +58,8 @@ pub(super) struct Nodes {
     computed: Vec<(Node, Form)>,
     /// Of values that are the sum of another and a constant: those two.
     sums: FxHashMap<Value, (Value, i64)>,
+    /// The same of values that are the low 32 bits of such a sum, zero-extended or not.
+    low_sums: FxHashMap<Value, (Value, i32)>,
 }
 
 /// The forms that a value exists in.
@@ -163,7 +165,11 @@ impl Translator<'_> {
             _ if width == Width::W64 => self.compute(n),
             _ => {
                 let narrow = self.narrow(n, width);
-                self.f.ins().uextend(types::I64, narrow)
+                let v = self.f.ins().uextend(types::I64, narrow);
+                if let Some(sum) = self.as_low_sum(n, narrow) {
+                    self.nodes.low_sums.insert(v, sum);
+                }
+                v
             }
         };
         // A given value has been there before this point.
@@ -291,6 +297,9 @@ impl Translator<'_> {
         if let Some(sum) = self.sum_with_constant(op, w, a, b) {
             return sum;
         }
+        if let Some(sum) = self.low_sum_with_constant(op, w, a, b) {
+            return sum;
+        }
         let (a, b) = (self.narrow(a, w), self.narrow(b, w));
         let ins = self.f.ins();
         match op {
@@ -308,15 +317,10 @@ impl Translator<'_> {
     /// A sum of 64 bits with a constant, as one addition to what `a` is a sum of: Cranelift folds
     /// two of them into an address only by a register for one of the constants.
     fn sum_with_constant(&mut self, op: Bin, w: Width, a: Node, b: Node) -> Option<Value> {
-        let (a, by) = match (op, self.as_const(a), self.as_const(b)) {
-            (Bin::Add, _, Some(by)) => (a, by as i64),
-            (Bin::Add, Some(by), _) => (b, by as i64),
-            (Bin::Sub, _, Some(by)) => (a, (by as i64).wrapping_neg()),
-            _ => return None,
-        };
         if w != Width::W64 {
             return None;
         }
+        let (a, by) = self.plus_constant(op, a, b)?;
         let v = self.wide(a);
         let (base, before) = self.as_sum(v);
         let by = before.wrapping_add(by);
@@ -326,8 +330,68 @@ impl Translator<'_> {
     }
 
     /// A value of 64 bits as the sum of another and a constant.
-    pub(super) fn as_sum(&self, v: Value) -> (Value, i64) {
+    fn as_sum(&self, v: Value) -> (Value, i64) {
         self.nodes.sums.get(&v).copied().unwrap_or((v, 0))
+    }
+
+    /// What a constant is added to, and the constant.
+    fn plus_constant(&self, op: Bin, a: Node, b: Node) -> Option<(Node, i64)> {
+        match (op, self.as_const(a), self.as_const(b)) {
+            (Bin::Add, _, Some(by)) => Some((a, by as i64)),
+            (Bin::Add, Some(by), _) => Some((b, by as i64)),
+            (Bin::Sub, _, Some(by)) => Some((a, (by as i64).wrapping_neg())),
+            _ => None,
+        }
+    }
+
+    /// As [`Translator::sum_with_constant`], for sums modulo 2^32: those that 32-bit code computes
+    /// for addresses and in its stack pointer.
+    fn low_sum_with_constant(&mut self, op: Bin, w: Width, a: Node, b: Node) -> Option<Value> {
+        let of_address = (op, w, self.as_const(b)) == (Bin::And, Width::W64, Some(u32::MAX.into()));
+        let (a, by) = match w {
+            _ if of_address => (a, 0),
+            Width::W32 if !self.code64 => self.plus_constant(op, a, b)?,
+            _ => return None,
+        };
+        let (base, before) = self.low_parts(a);
+        let by = before.wrapping_add(by as i32);
+        let low = self.f.ins().ireduce(types::I32, base);
+        let low = if by == 0 { low } else { self.f.ins().iadd_imm_s(low, i64::from(by)) };
+        let sum = if of_address { self.f.ins().uextend(types::I64, low) } else { low };
+        self.nodes.low_sums.insert(sum, (base, by));
+        Some(sum)
+    }
+
+    /// The low 32 bits of a node as a sum of the low bits of a value of 64 bits and a constant.
+    fn low_parts(&mut self, n: Node) -> (Value, i32) {
+        let full = match self.kind(n) {
+            Kind::Trunc(full) if self.width(n) == Width::W32 => full,
+            _ => n,
+        };
+        let v = self.wide(full);
+        let (base, by) = self.as_sum(v);
+        let (base, before) = self.nodes.low_sums.get(&base).copied().unwrap_or((base, 0));
+        (base, before.wrapping_add(by as i32))
+    }
+
+    /// The parts of a node of which `narrow` is the value in its width, if it is such a sum.
+    fn as_low_sum(&mut self, n: Node, narrow: Value) -> Option<(Value, i32)> {
+        let is_register = matches!(self.kind(n), Kind::Trunc(_)) && self.width(n) == Width::W32;
+        if is_register && !self.code64 {
+            return Some(self.low_parts(n));
+        }
+        self.nodes.low_sums.get(&narrow).copied()
+    }
+
+    /// An address as the sum of a value and a constant; whether modulo 2^32.
+    pub(super) fn as_address(&self, linear: Value) -> (Value, i64, bool) {
+        match self.nodes.low_sums.get(&linear) {
+            Some((base, by)) => (*base, i64::from(*by), true),
+            None => {
+                let (base, by) = self.as_sum(linear);
+                (base, by, false)
+            }
+        }
     }
 
     /// Shifts as 64-bit numbers, unless the count is known to stay below the width.
