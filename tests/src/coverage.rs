@@ -4,7 +4,7 @@ use std::path::Path;
 
 use brolga_cpu::cpuid::CpuModel;
 
-use crate::oracle::families::FAMILIES;
+use crate::oracle::families;
 
 /// A place in the CPUID leaves: leaf, subleaf and register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -301,7 +301,7 @@ pub fn faults(root: &Path) -> Vec<String> {
 
 fn exists(judge: Judge, root: &Path) -> bool {
     match judge {
-        Oracle(family) => FAMILIES.iter().any(|f| f.name == family),
+        Oracle(family) => families::all().any(|f| f.name == family),
         Unit(file, test) => std::fs::read_to_string(root.join(file))
             .is_ok_and(|text| text.contains(&format!("#[test]\nfn {test}("))),
     }

@@ -18,7 +18,7 @@ use super::families::{FAMILIES, Family};
 use super::generate::{Generated, generate, vary};
 use super::guest::Guest;
 use super::layout::{INSTRUCTION, SCRATCH};
-use super::state::{Remains, State};
+use super::state::{Mode, Remains, State};
 use crate::operands::codes;
 
 /// Instances of each encoding, and operands for each instance.
@@ -48,9 +48,9 @@ impl Engines {
     }
 
     /// Runs a program on both; says what differs.
-    fn compare(&mut self, code: &[u8], state: &State) -> Result<Option<String>> {
-        let expected = self.interpreter.execute(code, BUDGET, state)?;
-        let got = self.translator.execute(code, BUDGET, state)?;
+    fn compare(&mut self, code: &[u8], mode: Mode, state: &State) -> Result<Option<String>> {
+        let expected = self.interpreter.execute(code, mode, BUDGET, state)?;
+        let got = self.translator.execute(code, mode, BUDGET, state)?;
         Ok((expected != got).then(|| differences(state, &expected, &got)))
     }
 }
@@ -85,10 +85,12 @@ fn differences(before: &State, expected: &Remains, got: &Remains) -> String {
 pub fn run(family: &Family) -> Result<()> {
     let mut engines = Engines::new()?;
     let (mut bad, mut total) = (Vec::new(), 0);
-    for code in codes(family.mnemonics, 64) {
-        let (cases, difference) = run_encoding(&mut engines, code)?;
-        total += cases;
-        bad.extend(difference);
+    for mode in Mode::ALL {
+        for code in codes(family.mnemonics, mode.bits()) {
+            let (cases, difference) = run_encoding(&mut engines, code, mode)?;
+            total += cases;
+            bad.extend(difference);
+        }
     }
     if !bad.is_empty() {
         bail!("{} encodings differ\n{}", bad.len(), bad.join("\n"));
@@ -98,15 +100,15 @@ pub fn run(family: &Family) -> Result<()> {
 }
 
 /// The number of cases, and the first difference.
-fn run_encoding(engines: &mut Engines, code: Code) -> Result<(u32, Option<String>)> {
+fn run_encoding(engines: &mut Engines, code: Code, mode: Mode) -> Result<(u32, Option<String>)> {
     let mut rng = Rng::with_seed(code as u64);
     let mut cases = 0;
     for _ in 0..INSTANCES {
-        let mut case = generate(&mut rng, code);
+        let mut case = generate(&mut rng, code, mode);
         for _ in 0..OPERANDS {
             cases += 1;
-            if let Some(text) = engines.compare(&case.bytes, &case.state)? {
-                let head = format!("{code:?} {:02x?}", case.bytes);
+            if let Some(text) = engines.compare(&case.bytes, mode, &case.state)? {
+                let head = format!("{mode:?} {code:?} {:02x?}", case.bytes);
                 return Ok((cases, Some(head + &text)));
             }
             vary(&mut rng, &mut case);
@@ -132,9 +134,10 @@ pub fn run_native() -> Result<()> {
     for code in vectors.filter(|code| !code.is_string_instruction()) {
         // More than one instance: the first may fault.
         for seed in 0..4 {
-            let mut case = generate(&mut Rng::with_seed(seed << 32 | code as u64), code);
+            let mut rng = Rng::with_seed(seed << 32 | code as u64);
+            let mut case = generate(&mut rng, code, Mode::Long);
             case.state.fx[MXCSR..][..4].copy_from_slice(&MASKED.to_le_bytes());
-            guest.execute(&case.bytes, BUDGET, &case.state)?;
+            guest.execute(&case.bytes, Mode::Long, BUDGET, &case.state)?;
         }
         if guest.tier().interpreted().any(|(c, n)| c == code && n > 0) {
             interpreted.insert(code.mnemonic());
@@ -166,7 +169,7 @@ pub fn run_programs() -> Result<()> {
         let mut program = Program::new(&mut rng, choice)?;
         for n in 0..OPERANDS {
             program.next_state(&mut rng, n);
-            if let Some(text) = engines.compare(&program.bytes, &program.case.state)? {
+            if let Some(text) = engines.compare(&program.bytes, Mode::Long, &program.case.state)? {
                 bail!("program {seed}: {:?}\n    {:02x?}{text}", program.codes, program.bytes);
             }
         }
@@ -187,7 +190,7 @@ pub fn run_nans() -> Result<()> {
         (Movups_xmm_xmmm128, &packed),
     ];
     let mut engines = Engines::new()?;
-    let mut state = generate(&mut Rng::with_seed(0), Addsd_xmm_xmmm64).state;
+    let mut state = generate(&mut Rng::with_seed(0), Addsd_xmm_xmmm64, Mode::Long).state;
     state.fx[MXCSR..][..4].copy_from_slice(&MASKED.to_le_bytes());
     let [first, second] = [0x7ff8_1111_7fc1_1111_u64, 0x7ff8_2222_7fc2_2222];
     state.scratch.as_chunks_mut::<8>().0.fill(first.to_le_bytes());
@@ -200,7 +203,7 @@ pub fn run_nans() -> Result<()> {
             let mut encoder = Encoder::new(64);
             let len = encoder.encode(&load, INSTRUCTION)?;
             encoder.encode(&compute, INSTRUCTION + len as u64)?;
-            if let Some(text) = engines.compare(&encoder.take_buffer(), &state)? {
+            if let Some(text) = engines.compare(&encoder.take_buffer(), Mode::Long, &state)? {
                 bail!("{operation:?}{text}");
             }
         }
@@ -212,7 +215,7 @@ pub fn run_nans() -> Result<()> {
 pub fn run_unmasking() -> Result<()> {
     const ZERO_DIVIDE: u32 = 1 << 9;
     let mut engines = Engines::new()?;
-    let mut state = generate(&mut Rng::with_seed(0), Code::Divsd_xmm_xmmm64).state;
+    let mut state = generate(&mut Rng::with_seed(0), Code::Divsd_xmm_xmmm64, Mode::Long).state;
     state.fx[MXCSR..][..4].copy_from_slice(&MASKED.to_le_bytes());
     state.fx[XMM..][..8].copy_from_slice(&1.0f64.to_le_bytes());
     state.fx[XMM + 16..][..8].fill(0);
@@ -225,7 +228,7 @@ pub fn run_unmasking() -> Result<()> {
     encoder.encode(&divide, INSTRUCTION + len as u64)?;
     let code = encoder.take_buffer();
     for _ in 0..2 {
-        if let Some(text) = engines.compare(&code, &state)? {
+        if let Some(text) = engines.compare(&code, Mode::Long, &state)? {
             bail!("{text}");
         }
     }
@@ -246,7 +249,7 @@ impl Program {
         let len = rng.usize(1..9);
         loop {
             let code = choice[rng.usize(..choice.len())];
-            let case = generate(rng, code);
+            let case = generate(rng, code, Mode::Long);
             let i = &case.instruction;
             let memory = (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Memory);
             let counter = i.op0_register().full_register() == Register::RCX;

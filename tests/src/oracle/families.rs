@@ -2,6 +2,9 @@
 
 use iced_x86::Mnemonic::{self, *};
 
+use super::state::Mode;
+use crate::operands::codes;
+
 /// A family of instructions.
 pub struct Family {
     /// Its name.
@@ -10,26 +13,37 @@ pub struct Family {
     pub mnemonics: &'static [Mnemonic],
     /// It works on x87, MMX, SSE or AVX state.
     pub vector: bool,
-    /// Translated code is compared with the host too. The vectors' is compared with the interpreter
-    /// ([`super::engines`]), and that of the first integer instructions by the fuzzing of programs.
-    pub translated: bool,
 }
 
 const fn integer(name: &'static str, mnemonics: &'static [Mnemonic]) -> Family {
-    Family { name, mnemonics, vector: false, translated: false }
+    Family { name, mnemonics, vector: false }
 }
 
 const fn vector(name: &'static str, mnemonics: &'static [Mnemonic]) -> Family {
-    Family { name, mnemonics, vector: true, translated: false }
+    Family { name, mnemonics, vector: true }
 }
 
 impl Family {
-    const fn with_translated(self) -> Family {
-        Family { translated: true, ..self }
+    /// Whether code of this mode has any of it.
+    pub fn exists(&self, mode: Mode) -> bool {
+        !codes(self.mnemonics, mode.bits()).is_empty()
     }
 }
 
+/// Families that random programs ([`crate::fuzz`]) do not draw from: their instructions trap, or are
+/// those of 16- and 32-bit code alone.
+pub const OTHERS: &[Family] = &[
+    integer("decimal", &[Aaa, Aas, Daa, Das, Aam, Aad, Salc]),
+    integer("all_registers", &[Pusha, Pushad, Popa, Popad]),
+    integer("traps", &[Bound, Into, Int3, Int1, Ud2, Arpl]),
+];
+
 /// All families.
+pub fn all() -> impl Iterator<Item = &'static Family> {
+    FAMILIES.iter().chain(OTHERS)
+}
+
+/// Those that programs of any kind are made of.
 pub const FAMILIES: &[Family] = &[
     integer("arithmetic", &[Add, Adc, Sub, Sbb, And, Or, Xor, Cmp, Test, Inc, Dec, Neg, Not]),
     integer("shifts", &[Shl, Sal, Shr, Sar, Rol, Ror, Rcl, Rcr, Shld, Shrd]),
@@ -65,9 +79,8 @@ pub const FAMILIES: &[Family] = &[
             Andn, Bextr, Blsi, Blsmsk, Blsr, Bzhi, Mulx, Pdep, Pext, Rorx, Sarx, Shlx, Shrx, Tzcnt,
             Lzcnt,
         ],
-    )
-    .with_translated(),
-    integer("adx", &[Adcx, Adox]).with_translated(),
+    ),
+    integer("adx", &[Adcx, Adox]),
     vector(
         "sse_integer",
         &[
@@ -132,8 +145,7 @@ pub const FAMILIES: &[Family] = &[
             Gf2p8affineqb,
             Gf2p8affineinvqb,
         ],
-    )
-    .with_translated(),
+    ),
     vector(
         "sse_convert",
         &[
@@ -433,6 +445,5 @@ pub const FAMILIES: &[Family] = &[
             Vgf2p8affineqb,
             Vgf2p8affineinvqb,
         ],
-    )
-    .with_translated(),
+    ),
 ];

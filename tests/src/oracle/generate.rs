@@ -6,10 +6,16 @@ use iced_x86::{Code, Encoder, Instruction, Mnemonic, OpCodeOperandKind, OpKind, 
 use crate::operands::{fill, prefixes, value};
 
 use super::layout::{INSTRUCTION, SCRATCH, SCRATCH_LEN};
-use super::state::State;
+use super::state::{Mode, State};
+
+/// The value of an index register, without a base, that leads to where the displacement was meant to.
+const MIDDLE: u64 = 0x80;
 
 /// A case: an instruction and what it starts from.
+#[derive(Clone)]
 pub struct Generated {
+    /// The mode it is executed in.
+    pub mode: Mode,
     /// The instruction.
     pub instruction: Instruction,
     /// Its bytes.
@@ -41,22 +47,28 @@ fn address(i: &Instruction, n: u32, regs: &[u64; 16]) -> Option<u64> {
 }
 
 /// A random instance of `code`.
-pub fn generate(rng: &mut Rng, code: Code) -> Generated {
+pub fn generate(rng: &mut Rng, code: Code, mode: Mode) -> Generated {
     loop {
         let mut instruction = Instruction::new();
         instruction.set_code(code);
+        instruction.set_code_size(mode.code_size());
         let form = code.op_code();
         for n in 0..form.op_count() {
-            fill(rng, &mut instruction, n, 64, memory);
+            fill(rng, &mut instruction, n, mode.bits(), |rng, i| memory(rng, i, mode));
         }
         prefixes(rng, &mut instruction);
-        let state = state(rng, &mut instruction);
-        let mut encoder = Encoder::new(64);
+        let mut encoder = Encoder::new(mode.bits());
         // Not every combination exists: AH next to a REX prefix, for one.
         if encoder.encode(&instruction, INSTRUCTION).is_ok() {
-            return Generated { instruction, bytes: encoder.take_buffer(), state };
+            let state = state(rng, &instruction, mode);
+            return Generated { mode, instruction, bytes: encoder.take_buffer(), state };
         }
     }
+}
+
+/// Gives `case` another state to start from.
+pub fn vary(rng: &mut Rng, case: &mut Generated) {
+    case.state = state(rng, &case.instruction, case.mode);
 }
 
 /// The first register of the kind that holds a gather's indices.
@@ -68,38 +80,66 @@ fn gather_indices(i: &Instruction) -> Option<Register> {
     }
 }
 
-/// A random form of address; the registers are set when the state is made.
-fn memory(rng: &mut Rng, i: &mut Instruction) {
-    let first = if rng.u8(..8) == 0 { Register::EAX } else { Register::RAX };
+/// A random form of address, with its displacement; the registers are set when the state is made.
+fn memory(rng: &mut Rng, i: &mut Instruction, mode: Mode) {
+    let gathers = gather_indices(i);
+    if mode == Mode::Compatibility && gathers.is_none() && rng.u8(..16) == 0 {
+        return short_memory(rng, i);
+    }
+    let (first, count, longest) = match mode {
+        Mode::Long if rng.u8(..8) != 0 => (Register::RAX, 16, 8),
+        Mode::Long => (Register::EAX, 16, 8),
+        Mode::Compatibility => (Register::EAX, 8, 4),
+    };
+    let target = SCRATCH + offset(rng);
     match rng.u8(..8) {
-        0 if gather_indices(i).is_none() => {
-            i.set_memory_base(Register::RIP);
-            i.set_memory_displ_size(8);
+        0 if gathers.is_none() => {
+            if mode == Mode::Long {
+                i.set_memory_base(Register::RIP);
+            }
+            i.set_memory_displ_size(longest);
+            i.set_memory_displacement64(target);
             return;
         }
-        1 if gather_indices(i).is_none() => i.set_memory_displ_size(4),
+        1 if gathers.is_none() => i.set_memory_displ_size(4),
         form => {
-            i.set_memory_base(first + rng.u32(..16));
-            i.set_memory_displ_size(if form < 6 { 1 } else { 8 });
+            i.set_memory_base(first + rng.u32(..count));
+            i.set_memory_displ_size(if form < 6 { 1 } else { longest });
         }
     }
-    let index = first + rng.u32(..16);
-    if let Some(vectors) = gather_indices(i) {
-        if i.memory_base() == Register::None || i.memory_base() == Register::RIP {
-            i.set_memory_base(first);
-        }
-        i.set_memory_index(vectors + rng.u32(..16));
+    let index = first + rng.u32(..count);
+    if let Some(vectors) = gathers {
+        i.set_memory_index(vectors + rng.u32(..count));
         i.set_memory_index_scale(1 << rng.u32(..4));
-        return;
-    }
-    // RSP cannot be an index.
-    if rng.bool() && index.number() != 4 {
+    } else if index.number() != 4 && (rng.bool() || i.memory_base() == Register::None) {
+        // RSP cannot be an index.
         i.set_memory_index(index);
         i.set_memory_index_scale(1 << rng.u32(..4));
     }
     if i.memory_base() == Register::None && i.memory_index() == Register::None {
         i.set_memory_base(first);
     }
+    let displacement = if i.memory_base() == Register::None {
+        target - MIDDLE * u64::from(i.memory_index_scale())
+    } else if i.memory_displ_size() == 1 {
+        i64::from(rng.i8(..)) as u64
+    } else {
+        i64::from(rng.i32(-0x1000..0x1000)) as u64
+    };
+    let short = !first.is_gpr64();
+    i.set_memory_displacement64(if short { displacement & 0xffff_ffff } else { displacement });
+}
+
+/// A form of address of 16 bits (SDM vol. 2, table 2-1). It does not reach the scratch memory.
+fn short_memory(rng: &mut Rng, i: &mut Instruction) {
+    use Register::{BP, BX, DI, None, SI};
+    const FORMS: [(Register, Register); 8] =
+        [(BX, SI), (BX, DI), (BP, SI), (BP, DI), (SI, None), (DI, None), (BP, None), (BX, None)];
+    let (base, index) = FORMS[rng.usize(..FORMS.len())];
+    i.set_memory_base(base);
+    i.set_memory_index(index);
+    i.set_memory_displ_size(2);
+    i.set_memory_displacement64(u64::from(rng.u16(..)));
 }
 
 /// An offset into the scratch memory: mostly well inside, sometimes across pages or its end.
@@ -113,34 +153,12 @@ fn offset(rng: &mut Rng) -> u64 {
     }
 }
 
-/// Gives `case` other operands: vectors, MXCSR, memory, and the general registers if they are no
-/// part of an address.
-pub fn vary(rng: &mut Rng, case: &mut Generated) {
-    let state = &mut case.state;
-    state.fx = fx(rng);
-    state.ymm_high = std::array::from_fn(|_| u128::from_le_bytes(vector(rng)));
-    match rng.u8(..3) {
-        0 => rng.fill(&mut state.scratch[..]),
-        1 => state.scratch.as_chunks_mut().0.iter_mut().for_each(|lane: &mut [u8; 4]| {
-            *lane = single(rng).to_le_bytes();
-        }),
-        _ => state.scratch.as_chunks_mut().0.iter_mut().for_each(|lane: &mut [u8; 8]| {
-            *lane = double(rng).to_le_bytes();
-        }),
-    }
-    let i = &case.instruction;
-    if (0..i.op_count()).all(|n| i.op_kind(n) != OpKind::Memory) {
-        state.regs = std::array::from_fn(|_| value(rng));
-    }
-    indices(rng, i, state);
-}
-
-fn state(rng: &mut Rng, i: &mut Instruction) -> State {
+/// A random state for an instruction.
+fn state(rng: &mut Rng, i: &Instruction, mode: Mode) -> State {
     const FIXED: u64 = 0x202;
     const DF: u64 = 1 << 10;
     let mut regs = std::array::from_fn(|_| value(rng));
-    let mut scratch = Box::new([0; SCRATCH_LEN]);
-    rng.fill(&mut scratch[..]);
+    let mut scratch = scratch(rng);
     let place = |rng: &mut Rng| SCRATCH + offset(rng);
     regs[4] = place(rng);
     if i.is_string_instruction() {
@@ -156,6 +174,10 @@ fn state(rng: &mut Rng, i: &mut Instruction) -> State {
         regs[5] = place(rng);
     }
     divide(rng, i, &mut regs);
+    if mode == Mode::Compatibility {
+        // The other halves and registers do not exist.
+        regs = std::array::from_fn(|n| if n < 8 { regs[n] & 0xffff_ffff } else { 0 });
+    }
     compare(rng, i, &mut regs, &mut scratch[..]);
     let df = if i.is_string_instruction() && rng.bool() { DF } else { 0 };
     let rflags = FIXED | df | rng.u64(..) & brolga_cpu::vcpu::rflags::STATUS;
@@ -163,6 +185,21 @@ fn state(rng: &mut Rng, i: &mut Instruction) -> State {
     let mut state = State { regs, rflags, fx: fx(rng), ymm_high, scratch };
     indices(rng, i, &mut state);
     state
+}
+
+/// Bytes, singles or doubles: some, over and over. Their period divides no page.
+fn scratch(rng: &mut Rng) -> Box<[u8; SCRATCH_LEN]> {
+    let mut some = [0; 0x1f0];
+    match rng.u8(..3) {
+        0 => rng.fill(&mut some),
+        1 => some.as_chunks_mut::<4>().0.fill_with(|| single(rng).to_le_bytes()),
+        _ => some.as_chunks_mut::<8>().0.fill_with(|| double(rng).to_le_bytes()),
+    }
+    let mut scratch = Box::new([0; SCRATCH_LEN]);
+    for part in scratch.chunks_mut(some.len()) {
+        part.copy_from_slice(&some[..part.len()]);
+    }
+    scratch
 }
 
 /// Gives the index register of a gather values that lead into the scratch memory mostly.
@@ -195,12 +232,9 @@ fn indices(rng: &mut Rng, i: &Instruction, state: &mut State) {
     state.ymm_high[n] = half();
 }
 
-/// Sets registers and displacement so that the memory operand lies in the scratch memory, or as
-/// near to it as the form of the address allows.
-fn aim(rng: &mut Rng, i: &mut Instruction, regs: &mut [u64; 16]) {
-    let target = SCRATCH + offset(rng);
-    let short = i.memory_displ_size() == 1;
-    let small = if short { i64::from(rng.i8(..)) } else { i64::from(rng.i32(-0x1000..0x1000)) };
+/// Sets registers so that the memory operand lies in the scratch memory, or as near to it as the form
+/// of the address allows.
+fn aim(rng: &mut Rng, i: &Instruction, regs: &mut [u64; 16]) {
     let wide = i.memory_base().is_gpr64() || i.memory_index().is_gpr64();
     // A bit offset in a register reaches far: keep it near.
     if matches!(i.mnemonic(), Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc)
@@ -213,38 +247,36 @@ fn aim(rng: &mut Rng, i: &mut Instruction, regs: &mut [u64; 16]) {
         }
     }
     let scale = u64::from(i.memory_index_scale());
-    let index = i.memory_index();
-    match i.memory_base() {
-        Register::RIP => i.set_memory_displacement64(target),
-        Register::None => {
-            let v = rng.u64(..0x100);
-            regs[index.number()] = v;
-            let displacement = target.wrapping_sub(v * scale);
-            i.set_memory_displacement64(displacement);
-        }
-        base => {
-            i.set_memory_displacement64(small as u64);
-            let mut sum = target.wrapping_sub(small as u64);
-            if index.is_vector_register() {
-                // Set when the vectors are.
-            } else if index != Register::None && index.number() != base.number() {
-                let v = rng.u64(..0x1_0000);
-                regs[index.number()] = v;
-                sum = sum.wrapping_sub(v * scale);
-            } else if index != Register::None {
-                sum /= scale + 1;
-            }
-            regs[base.number()] = sum;
-        }
+    let (base, index) = (i.memory_base(), i.memory_index());
+    if base == Register::RIP || base.is_gpr16() {
+        return;
     }
-    if !wide && i.memory_base() != Register::RIP {
+    if base == Register::None {
+        if index.is_gpr() {
+            regs[index.number()] = if rng.bool() { MIDDLE } else { rng.u64(..2 * MIDDLE) };
+        }
+    } else {
+        let mut sum = (SCRATCH + offset(rng)).wrapping_sub(i.memory_displacement64());
+        if !wide {
+            sum &= 0xffff_ffff;
+        }
+        if index == base {
+            sum /= scale + 1;
+        } else if index.is_gpr() {
+            let v = rng.u64(..0x1_0000);
+            regs[index.number()] = v;
+            sum = sum.wrapping_sub(v * scale);
+        }
+        regs[base.number()] = sum;
+    }
+    if !wide {
         // The upper halves do not count, but RSP's does for everything else.
-        for r in [i.memory_base(), index] {
+        for r in [base, index] {
             if r.is_gpr() && r.number() != 4 {
-                regs[r.number()] |= rng.u64(..) << 32;
+                let upper = rng.u64(..) << 32;
+                regs[r.number()] = upper | regs[r.number()] & 0xffff_ffff;
             }
         }
-        i.set_memory_displacement64(i.memory_displacement64() & 0xffff_ffff);
     }
 }
 

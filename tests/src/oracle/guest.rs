@@ -1,14 +1,16 @@
-//! The interpreter's side: a guest in 64-bit mode at CPL 3, as a process on the host is.
+//! Our engines' side: a guest in long mode at CPL 3, as a process on the host is.
 
 use anyhow::{Result, bail};
 use brolga_cpu::core::tier::{NoTier, Tier};
+use brolga_cpu::exception::vector as exception;
 use brolga_cpu::vcpu::{
     Activity, RIP, SegReg, Segment, TableReg, Vcpu, attr, cr0, cr4, efer, gpr, xcr0,
 };
 
+use super::generate::Generated;
 use super::layout::{CODE, INSTRUCTION, REGION, SCRATCH, SCRATCH_LEN, SYSTEM};
 use super::machine::Machine;
-use super::state::{Ending, Raised, Remains, State};
+use super::state::{Ending, Mode, Raised, Remains, State};
 
 /// Guest-physical places.
 mod phys {
@@ -33,7 +35,8 @@ const STACK_TOP: u64 = 5 * PAGE;
 const HANDLER: u64 = 16;
 const VECTORS: u64 = 32;
 const KERNEL_CODE: u64 = 8;
-const USER_CODE: u16 = 0x33;
+const USER_CODE_64: u16 = 0x33;
+const USER_CODE_32: u16 = 0x23;
 const USER_DATA: u16 = 0x2b;
 const HLT: u8 = 0xf4;
 /// Behind the instruction: privileged, so that it ends a run that began with a larger budget.
@@ -73,18 +76,24 @@ impl<T: Tier> Guest<T> {
         &self.machine.interpreter.tier
     }
 
-    /// Executes the instruction `code`, and what stands behind it if `budget` is more than it takes:
-    /// that has no effect.
-    pub fn run(&mut self, code: &[u8], budget: u64, state: &State) -> Result<Ending> {
-        self.prepare(code, state)?;
+    /// Executes an instruction, and what stands behind it if `budget` is more than it takes: that
+    /// has no effect.
+    pub fn run(&mut self, case: &Generated, budget: u64) -> Result<Ending> {
+        self.prepare(&case.bytes, case.mode, &case.state)?;
         self.machine.interpreter.run(budget);
-        self.ending(INSTRUCTION + code.len() as u64, state)
+        self.ending(INSTRUCTION + case.bytes.len() as u64, &case.state)
     }
 
     /// Executes the program `code` to its end, to an exception, or for `budget` instructions, and
     /// gives everything that it leaves behind.
-    pub fn execute(&mut self, code: &[u8], budget: u64, state: &State) -> Result<Remains> {
-        self.prepare(code, state)?;
+    pub fn execute(
+        &mut self,
+        code: &[u8],
+        mode: Mode,
+        budget: u64,
+        state: &State,
+    ) -> Result<Remains> {
+        self.prepare(code, mode, state)?;
         let start = self.machine.interpreter.core.now();
         self.machine.interpreter.run(budget);
         let core = &self.machine.interpreter.core;
@@ -97,7 +106,7 @@ impl<T: Tier> Guest<T> {
     }
 
     /// Puts code and state where they belong.
-    fn prepare(&mut self, code: &[u8], state: &State) -> Result<()> {
+    fn prepare(&mut self, code: &[u8], mode: Mode, state: &State) -> Result<()> {
         let mut bytes = code.to_vec();
         bytes.resize((code.len() + 1).next_multiple_of(16), GUARD);
         if self.code != bytes {
@@ -107,6 +116,7 @@ impl<T: Tier> Guest<T> {
         self.machine.write(phys::SCRATCH, &state.scratch[..])?;
         let core = &mut self.machine.interpreter.core;
         core.vcpu = self.start.clone();
+        core.vcpu.segs[SegReg::Cs as usize] = code_segment(mode);
         core.delivery = Default::default();
         core.vcpu.regs[..16].copy_from_slice(&state.regs);
         core.vcpu.set_rflags(state.rflags);
@@ -165,7 +175,10 @@ impl<T: Tier> Guest<T> {
         state.rflags = slot(3)?;
         match slot(5)? {
             INSTRUCTION => {}
-            at if at == next => return Ok(None),
+            // The guard.
+            at if at == next && vector == exception::GP => return Ok(None),
+            // A trap.
+            at if at == next => {}
             at => bail!("exception {vector} at {at:#x}"),
         }
         let error = if WITH_ERROR.contains(&vector) { slot(6)? } else { 0 };
@@ -203,13 +216,17 @@ fn system<T: Tier>(machine: &mut Machine<T>) -> Result<()> {
     const CODE64: u64 = 0x0020_9a00_0000_0000;
     const TSS_RSP0: u64 = 4;
     const INTERRUPT_GATE: u64 = 0x8e00;
+    const DPL3: u64 = 3 << 13;
     let mut put = |at: u64, value: u64| machine.write(phys::SYSTEM + at, &value.to_le_bytes());
     put(GDT + KERNEL_CODE, CODE64)?;
     put(TSS + TSS_RSP0, SYSTEM + STACK_TOP)?;
     for vector in 0..VECTORS {
         let handler = SYSTEM + HANDLERS + HANDLER * vector;
         let low = handler & 0xffff | KERNEL_CODE << 16;
-        let gate = low | INTERRUPT_GATE << 32 | (handler >> 16 & 0xffff) << 48;
+        // Processes may use INT3 and INTO, as on Linux.
+        let users = matches!(vector as u8, exception::BP | exception::OF);
+        let rights = if users { INTERRUPT_GATE | DPL3 } else { INTERRUPT_GATE };
+        let gate = low | rights << 32 | (handler >> 16 & 0xffff) << 48;
         put(IDT + 16 * vector, gate)?;
         put(IDT + 16 * vector + 8, handler >> 32)?;
         put(HANDLERS + HANDLER * vector, u64::from(HLT))?;
@@ -217,14 +234,26 @@ fn system<T: Tier>(machine: &mut Machine<T>) -> Result<()> {
     Ok(())
 }
 
-/// 64-bit mode, CPL 3, SSE and AVX enabled.
-fn registers(vcpu: &mut Vcpu) {
+/// What all user segments have.
+const USER: u32 = {
     const DPL3: u32 = 3 << 5;
-    let rights = attr::P | attr::S | attr::RW | attr::ACCESSED | DPL3 | attr::G;
-    let data = Segment { selector: USER_DATA, attr: rights | attr::DB, limit: u32::MAX, base: 0 };
-    vcpu.segs = [data; 6];
-    vcpu.segs[SegReg::Cs as usize] =
-        Segment { selector: USER_CODE, attr: rights | attr::CODE | attr::L, ..data };
+    attr::P | attr::S | attr::RW | attr::ACCESSED | DPL3 | attr::G
+};
+/// Flat data.
+const DATA: Segment =
+    Segment { selector: USER_DATA, attr: USER | attr::DB, limit: u32::MAX, base: 0 };
+
+fn code_segment(mode: Mode) -> Segment {
+    let (selector, size) = match mode {
+        Mode::Long => (USER_CODE_64, attr::L),
+        Mode::Compatibility => (USER_CODE_32, attr::DB),
+    };
+    Segment { selector, attr: USER | attr::CODE | size, ..DATA }
+}
+
+/// Long mode, CPL 3, SSE and AVX enabled.
+fn registers(vcpu: &mut Vcpu) {
+    vcpu.segs = [DATA; 6];
     vcpu.cpl = 3;
     vcpu.gdtr = TableReg { base: SYSTEM + GDT, limit: 0x3f };
     vcpu.idtr = TableReg { base: SYSTEM + IDT, limit: (16 * VECTORS - 1) as u16 };

@@ -4,26 +4,33 @@
 //! A small program in a page of its own loads all registers, runs the instruction and stores them.
 //! A signal handler notes an exception that strikes at the instruction, and goes on behind it.
 
+use std::arch::asm;
 use std::mem::{MaybeUninit, offset_of};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
 use iced_x86::code_asm::{
-    AsmRegister64, AsmRegisterYmm, CodeAssembler, qword_ptr, r8, r9, r10, r11, r12, r13, r14, r15,
-    rax, rbp, rbx, rcx, rdi, rdx, rsi, rsp, xmmword_ptr, ymm0, ymm1, ymm2, ymm3, ymm4, ymm5, ymm6,
-    ymm7, ymm8, ymm9, ymm10, ymm11, ymm12, ymm13, ymm14, ymm15,
+    AsmRegister64, AsmRegisterYmm, CodeAssembler, ax, ds, es, fword_ptr, qword_ptr, r8, r9, r10,
+    r11, r12, r13, r14, r15, rax, rbp, rbx, rcx, rdi, rdx, rsi, rsp, xmmword_ptr, ymm0, ymm1, ymm2,
+    ymm3, ymm4, ymm5, ymm6, ymm7, ymm8, ymm9, ymm10, ymm11, ymm12, ymm13, ymm14, ymm15,
 };
 use libc::c_int;
 
+use super::generate::Generated;
 use super::layout::{CODE, FRAME, INSTRUCTION, REGION, REGION_LEN, SCRATCH, SCRATCH_LEN};
-use super::state::{Ending, Raised, State};
+use super::state::{Ending, Mode, Raised};
 
 /// The signals that exceptions become.
 const SIGNALS: [c_int; 5] =
     [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP];
 const PAGE_FAULT: u64 = 14;
 const PAGE: usize = 0x1000;
+/// Linux's selectors of user segments, an ABI: 64-bit code, 32-bit code and data
+/// (`arch/x86/include/asm/segment.h`).
+const CODE_64: u16 = 0x33;
+const CODE_32: u16 = 0x23;
+const DATA: u16 = 0x2b;
 /// Where the program goes on after the instruction.
 const AFTER: u64 = INSTRUCTION + 0x100;
 /// The longest instruction, and the jump behind it.
@@ -39,7 +46,9 @@ struct Frame {
     /// 1 if an exception struck; then its vector, error code and address.
     trapped: u64,
     trap: [u64; 3],
-    reserved: [u64; 2],
+    /// The far pointer to the instruction: an offset of 32 bits and a selector.
+    entry: [u32; 2],
+    reserved: u64,
     fx: [u8; 512],
     host_fx: [u8; 512],
     ymm_high: [u128; 16],
@@ -87,28 +96,48 @@ impl Native {
         }
     }
 
-    /// Executes the instruction `code`.
+    /// Whether the kernel has a segment of 32-bit code for processes.
+    pub(super) fn can(&self, mode: Mode) -> bool {
+        /// Present, DPL 3, code, accessed or not; a default size of 32 bits (SDM vol. 2, LAR).
+        const MASK: u32 = 0x0060_f800;
+        const CODE: u32 = 0x0040_f800;
+        let rights: u32;
+        // SAFETY: LAR changes nothing but its destination and ZF.
+        unsafe {
+            asm!("xor {0:e}, {0:e}", "lar {0:e}, {1:e}", out(reg) rights, in(reg) u32::from(CODE_32));
+        }
+        mode == Mode::Long || rights & MASK == CODE
+    }
+
+    /// Executes an instruction.
     ///
-    /// The instruction must not transfer control, change the privilege or reach memory of this
-    /// process outside the region; what [`super::generate`] makes does not.
-    pub(super) fn run(&mut self, code: &[u8], state: &State) -> Result<Ending> {
+    /// It must not transfer control, change the privilege or reach memory of this process outside
+    /// the region; what [`super::generate`] makes does not.
+    pub(super) fn run(&mut self, case: &Generated) -> Result<Ending> {
+        let (state, code) = (&case.state, &case.bytes);
         ensure!(code.len() <= 15, "an instruction of {} bytes", code.len());
         let mut bytes = [0; ROOM];
         bytes[..code.len()].copy_from_slice(code);
-        let from = INSTRUCTION + code.len() as u64 + 5;
-        bytes[code.len()] = 0xe9;
-        bytes[code.len() + 1..][..4].copy_from_slice(&((AFTER - from) as u32).to_le_bytes());
+        let (tail, entry) = match case.mode {
+            Mode::Long => (jump(INSTRUCTION + code.len() as u64), CODE_64),
+            Mode::Compatibility => (far_jump(), CODE_32),
+        };
+        bytes[code.len()..][..tail.len()].copy_from_slice(&tail);
         let mut after = state.clone();
         // SAFETY: the region is mapped as `new` did it, and nobody else uses it. The program saves
         // and restores what the ABI demands; of the instruction see above.
         unsafe {
-            ptr::copy_nonoverlapping(bytes.as_ptr(), INSTRUCTION as *mut u8, ROOM);
+            // A write to code costs more than to look whether it is needed.
+            if *(INSTRUCTION as *const [u8; ROOM]) != bytes {
+                ptr::copy_nonoverlapping(bytes.as_ptr(), INSTRUCTION as *mut u8, ROOM);
+            }
             ptr::copy_nonoverlapping(state.scratch.as_ptr(), SCRATCH as *mut u8, SCRATCH_LEN);
             let frame = FRAME as *mut Frame;
             (*frame).regs = state.regs;
             (*frame).rflags = state.rflags;
             (*frame).fx = state.fx;
             (*frame).ymm_high = state.ymm_high;
+            (*frame).entry = [INSTRUCTION as u32, u32::from(entry)];
             (*frame).trapped = 0;
             let program: extern "sysv64" fn() = std::mem::transmute(CODE as *const u8);
             program();
@@ -139,6 +168,19 @@ impl Drop for Native {
         }
         IN_USE.store(false, Ordering::Release);
     }
+}
+
+/// A near jump to [`AFTER`] from the address `at`.
+fn jump(at: u64) -> Vec<u8> {
+    const JMP_REL32: u8 = 0xe9;
+    let distance = (AFTER - (at + 5)) as u32;
+    [&[JMP_REL32][..], &distance.to_le_bytes()].concat()
+}
+
+/// A far jump from 32-bit code to [`AFTER`] in 64-bit code.
+fn far_jump() -> Vec<u8> {
+    const JMP_PTR16_32: u8 = 0xea;
+    [&[JMP_PTR16_32][..], &(AFTER as u32).to_le_bytes(), &CODE_64.to_le_bytes()].concat()
 }
 
 /// Anonymous memory at a fixed place.
@@ -185,6 +227,9 @@ extern "C" fn on_signal(signal: c_int, _: *mut libc::siginfo_t, context: *mut li
         ptr::write_volatile(&raw mut (*frame).trap, trap);
         ptr::write_volatile(&raw mut (*frame).trapped, 1);
         gregs[libc::REG_RIP as usize] = AFTER as i64;
+        // CS is the lowest of four words.
+        let segments = &mut gregs[libc::REG_CSGSFS as usize];
+        *segments = *segments & !0xffff | i64::from(CODE_64);
     }
 }
 
@@ -221,13 +266,17 @@ fn program() -> Result<(Vec<u8>, Vec<u8>)> {
     for (n, r) in YMM.into_iter().enumerate().filter(|_| avx) {
         before.vinsertf128(r, r, upper(n), 1)?;
     }
+    // 32-bit code needs them.
+    before.mov(ax, i32::from(DATA))?;
+    before.mov(ds, ax)?;
+    before.mov(es, ax)?;
     before.push(rflags)?;
     before.popfq()?;
     for (n, r) in REGISTERS.iter().enumerate().filter(rsp_last) {
         before.mov(*r, register(n))?;
     }
     before.mov(rsp, register(4))?;
-    before.jmp(INSTRUCTION)?;
+    before.jmp(fword_ptr(FRAME + offset_of!(Frame, entry) as u64))?;
 
     let mut after = CodeAssembler::new(64)?;
     for (n, r) in REGISTERS.iter().enumerate() {

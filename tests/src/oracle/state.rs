@@ -1,6 +1,39 @@
 //! What an instruction works on and what it leaves behind, on either processor.
 
+use iced_x86::CodeSize;
+
 use super::layout::SCRATCH_LEN;
+
+/// The submode of long mode that an instruction is executed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// 64-bit mode.
+    Long,
+    /// Compatibility mode, in a 32-bit code segment. Of the state the lower halves of RAX to RDI are
+    /// in use; the rest is zero.
+    Compatibility,
+}
+
+impl Mode {
+    /// Both.
+    pub const ALL: [Mode; 2] = [Mode::Long, Mode::Compatibility];
+
+    /// The size of code, in bits.
+    pub fn bits(self) -> u32 {
+        match self {
+            Mode::Long => 64,
+            Mode::Compatibility => 32,
+        }
+    }
+
+    /// The same, for iced.
+    pub fn code_size(self) -> CodeSize {
+        match self {
+            Mode::Long => CodeSize::Code64,
+            Mode::Compatibility => CodeSize::Code32,
+        }
+    }
+}
 
 /// Registers and memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +84,13 @@ pub struct Remains {
 }
 
 impl State {
+    /// Whether [`State::fx_fields`] has the same in both, but for the upper halves.
+    pub fn same_fx(&self, other: &State) -> bool {
+        let numbers = (32..160).step_by(16).map(|at| at..at + 10);
+        let mut compared = [0..5, 24..28, 160..416].into_iter().chain(numbers);
+        compared.all(|range| self.fx[range.clone()] == other.fx[range])
+    }
+
     /// The upper halves of the YMM registers, and the parts of the FXSAVE image in which an
     /// instruction's effect shows: not the pointers to the last x87 instruction, the mask of MXCSR
     /// and the reserved bytes.

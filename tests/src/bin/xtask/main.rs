@@ -10,6 +10,7 @@ use brolga_machine::accel::EngineSpec;
 use brolga_tests::bench::{self, suite};
 use brolga_tests::fuzz::{Cases, Target, programs};
 use brolga_tests::guests;
+use brolga_tests::oracle::vectors;
 use clap::{Parser, Subcommand, ValueEnum};
 
 #[derive(Parser)]
@@ -26,6 +27,9 @@ enum Task {
     /// Measure Brolga beside QEMU
     #[command(subcommand)]
     Bench(Bench),
+    /// What this host's processor says
+    #[command(subcommand)]
+    Oracle(Oracle),
     /// Feed Brolga hostile input; without a target, list the targets
     Fuzz {
         target: Option<Target>,
@@ -84,6 +88,12 @@ enum Bench {
     },
 }
 
+#[derive(Subcommand)]
+enum Oracle {
+    /// Capture results for hosts with other processors in tests/vectors
+    Capture,
+}
+
 fn main() -> ExitCode {
     match run(Task::parse()) {
         Ok(code) => code,
@@ -111,6 +121,7 @@ fn run(task: Task) -> Result<ExitCode> {
             outcome?;
             ensure_right(&results)?;
         }
+        Task::Oracle(Oracle::Capture) => println!("{} cases captured", vectors::capture()?),
         Task::Fuzz { target: None, .. } => list_targets(),
         Task::Fuzz { target: Some(target), count, seed, engines, replay } => {
             let started = Instant::now();
