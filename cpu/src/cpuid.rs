@@ -128,6 +128,9 @@ features! {
     Lzcnt = Ext1Ecx 5;
     Prefetchw = Ext1Ecx 8;
     Syscall = Ext1Edx 11;
+    Mmxext = Ext1Edx 22;
+    ThreeDNowExt = Ext1Edx 30;
+    ThreeDNow = Ext1Edx 31;
     Nx = Ext1Edx 20;
     Pdpe1gb = Ext1Edx 26;
     Rdtscp = Ext1Edx 27;

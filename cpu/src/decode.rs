@@ -16,8 +16,10 @@ use crate::vector::VectorBackend;
 
 /// What bytes mean depends on the model: those of TZCNT, LZCNT and WBNOINVD are BSF, BSR and WBINVD
 /// with a prefix that means nothing where these do not exist (SDM vol. 2, TZCNT), and kernels use
-/// them as such. LAHF and SAHF do not exist in 64-bit mode on the first models that have it.
+/// them as such. LAHF and SAHF do not exist in 64-bit mode on the first models that have it. The test
+/// registers exist on the i486 alone.
 fn options(model: &CpuModel) -> u32 {
+    let first = if model.family() == 4 { DecoderOptions::MOV_TR } else { DecoderOptions::NONE };
     [
         (Feature::Bmi1, DecoderOptions::NO_MPFX_0FBC),
         (Feature::Lzcnt, DecoderOptions::NO_MPFX_0FBD),
@@ -26,7 +28,7 @@ fn options(model: &CpuModel) -> u32 {
     ]
     .into_iter()
     .filter(|(feature, _)| !model.has(*feature))
-    .fold(DecoderOptions::NONE, |options, (_, option)| options | option)
+    .fold(first, |options, (_, option)| options | option)
 }
 
 /// Longest block, in instructions.

@@ -189,6 +189,8 @@ pub struct SystemRegs {
     pub mcg_ctl: u64,
     /// IA32_MCi_CTL.
     pub mc_ctl: [u64; MC_BANKS],
+    /// TR3 to TR7 of the i486.
+    pub test: [u32; 5],
     /// PAE page-directory-pointer registers, loaded by MOV to CR3 (SDM vol. 3, 4.4.1).
     pub pdptes: [u64; 4],
 }

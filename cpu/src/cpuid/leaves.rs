@@ -50,12 +50,7 @@ impl CpuModel {
     fn basic(&self, leaf: u32, subleaf: u32, cr4: u64, xcr0: u64) -> Registers {
         let none = Registers::default();
         match leaf {
-            0 => Registers {
-                eax: self.max_leaf,
-                ebx: text(self.vendor, 0),
-                edx: text(self.vendor, 4),
-                ecx: text(self.vendor, 8),
-            },
+            0 => Registers { eax: self.max_leaf, ..self.vendor_name() },
             1 => {
                 let line = if self.has(Feature::Clflush) { CLFLUSH_LINE << 8 } else { 0 };
                 let osxsave = u32::from(cr4 & cr4::OSXSAVE != 0) << 27;
@@ -116,11 +111,24 @@ impl CpuModel {
         }
     }
 
+    fn vendor_name(&self) -> Registers {
+        let [ebx, edx, ecx] = [0, 4, 8].map(|at| text(self.vendor, at));
+        Registers { eax: 0, ebx, ecx, edx }
+    }
+
+    /// EDX of leaf 8000_0001h. AMD processors repeat features of leaf 1 there (APM vol. 3, E.4.2).
+    fn extended_features(&self) -> u32 {
+        const REPEATED: u32 = 0x0183_f3ff;
+        let repeated = if self.is_amd() { self.word(Word::Leaf1Edx) & REPEATED } else { 0 };
+        self.word(Word::Ext1Edx) | repeated
+    }
+
     fn extended(&self, leaf: u32) -> Registers {
         let none = Registers::default();
         match leaf - EXTENDED {
+            0 if self.is_amd() => Registers { eax: self.max_extended, ..self.vendor_name() },
             0 => Registers { eax: self.max_extended, ..none },
-            1 => Registers { ecx: self.word(Word::Ext1Ecx), edx: self.word(Word::Ext1Edx), ..none },
+            1 => Registers { ecx: self.word(Word::Ext1Ecx), edx: self.extended_features(), ..none },
             n @ 2..=4 => {
                 let at = (n as usize - 2) * 16;
                 Registers {

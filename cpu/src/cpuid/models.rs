@@ -5,10 +5,14 @@ use super::{CpuModel, Feature};
 use Feature::*;
 
 const INTEL: &str = "GenuineIntel";
+const AMD: &str = "AuthenticAMD";
 
 const I486: &[Feature] = &[Fpu];
 const PENTIUM: &[Feature] = &[Vme, De, Pse, Tsc, Msr, Mce, Cx8, Apic, Mmx];
 const PENTIUM3: &[Feature] = &[Pae, Sep, Mtrr, Pge, Mca, Cmov, Pat, Pse36, Fxsr, Sse];
+/// What the Athlon has of the Pentium III, and what that lacks (AMD 20734, AMD Processor Recognition).
+const ATHLON: &[Feature] =
+    &[Pae, Sep, Mtrr, Pge, Mca, Cmov, Pat, Pse36, Fxsr, Syscall, Mmxext, ThreeDNow, ThreeDNowExt];
 const I686: &[Feature] = &[Clflush, Sse2, Nx];
 const X86_64: &[Feature] = &[Syscall, Lm];
 const CORE2: &[Feature] = &[Sse3, Ssse3, Cx16, LahfLm];
@@ -85,7 +89,7 @@ pub(super) fn max() -> CpuModel {
 }
 
 /// All models, the default first.
-pub(super) fn all() -> [CpuModel; 9] {
+pub(super) fn all() -> [CpuModel; 10] {
     let max = max();
     let haswell = CpuModel {
         name: "haswell",
@@ -146,6 +150,17 @@ pub(super) fn all() -> [CpuModel; 9] {
         max_extended: 0,
         ..i686.clone()
     };
+    let athlon = CpuModel {
+        name: "athlon",
+        vendor: AMD,
+        brand: "Brolga virtual CPU (Athlon)",
+        model: 4,
+        stepping: 2,
+        features: union(&[I486, PENTIUM, ATHLON]),
+        max_leaf: 1,
+        max_extended: 0x8000_0004,
+        ..i686.clone()
+    };
     let pentium = CpuModel {
         name: "pentium",
         brand: "",
@@ -166,5 +181,5 @@ pub(super) fn all() -> [CpuModel; 9] {
         features: union(&[I486]),
         ..pentium.clone()
     };
-    [max, haswell, nehalem, core2, x86_64, i686, pentium3, pentium, i486]
+    [max, haswell, nehalem, core2, x86_64, i686, pentium3, athlon, pentium, i486]
 }

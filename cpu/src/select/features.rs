@@ -1,11 +1,27 @@
 //! Which of iced's CPUID features a CPU model executes.
 
-use iced_x86::CpuidFeature as F;
+use iced_x86::{CpuidFeature as F, Instruction, Mnemonic};
 
 use crate::cpuid::{CpuModel, Feature};
 
+/// Whether `model` has all that `i` needs. Test registers are decoded only where they exist.
+pub(super) fn has(model: &CpuModel, i: &Instruction) -> bool {
+    i.cpuid_features().iter().all(|feature| executes(model, *feature))
+        || model.has(Feature::Mmxext) && is_mmx_extension(i)
+        || (0..i.op_count()).any(|n| i.op_register(n).is_tr())
+}
+
+/// What SSE has for MMX registers and for caches, AMD's extensions to MMX (22466, chapter 2).
+fn is_mmx_extension(i: &Instruction) -> bool {
+    use Mnemonic::{Prefetchnta, Prefetcht0, Prefetcht1, Prefetcht2, Sfence};
+    let registers = || (0..i.op_count()).map(|n| i.op_register(n));
+    i.cpuid_features() == [F::SSE]
+        && (registers().any(|r| r.is_mm()) && !registers().any(|r| r.is_xmm())
+            || matches!(i.mnemonic(), Prefetchnta | Prefetcht0 | Prefetcht1 | Prefetcht2 | Sfence))
+}
+
 /// Whether `model` executes instructions that need `feature`.
-pub(super) fn executes(model: &CpuModel, feature: F) -> bool {
+fn executes(model: &CpuModel, feature: F) -> bool {
     let needed = match feature {
         // The base: every model is a 486 or later. SMSW and the like are in this set too.
         F::INTEL8086 | F::INTEL186 | F::INTEL286 | F::INTEL386 | F::INTEL486 | F::CPUID => {
@@ -57,6 +73,10 @@ pub(super) fn executes(model: &CpuModel, feature: F) -> bool {
         F::SYSCALL => Feature::Syscall,
         F::TSC => Feature::Tsc,
         F::RDPMC => Feature::Mmx,
+        F::D3NOW => Feature::ThreeDNow,
+        F::D3NOWEXT => Feature::ThreeDNowExt,
+        // They began as 3DNow!'s.
+        F::PREFETCHW if model.has(Feature::ThreeDNow) => return true,
         // PREFETCH(W) are NOPs on every 64-bit Intel processor, whatever CPUID says.
         F::PREFETCHW | F::PREFETCHWT1 => Feature::Lm,
         F::XSAVE => Feature::Xsave,

@@ -136,7 +136,7 @@ fn repeats(i: &Instruction) -> bool {
 
 /// What the mode or the CPU model makes of an instruction before its meaning counts: #UD or #NM.
 fn gate<B: Backend>(i: &Instruction, mode: Mode, model: &CpuModel) -> Option<Handler<B>> {
-    if i.is_invalid() || !i.cpuid_features().iter().all(|f| features::executes(model, *f)) {
+    if i.is_invalid() || !features::has(model, i) {
         return Some(complex!(undefined));
     }
     // SDM vol. 2, 2.3.11 on VEX: no such prefix in real-address and virtual-8086 mode.
@@ -219,7 +219,7 @@ fn unit(i: &Instruction) -> Unit {
                 return Unit::Sse;
             }
             F::AES | F::PCLMULQDQ | F::SHA | F::GFNI => return Unit::Sse,
-            F::MMX => return Unit::Mmx,
+            F::MMX | F::D3NOW => return Unit::Mmx,
             _ if uses_mmx => return Unit::Mmx,
             _ => {}
         }

@@ -7,7 +7,7 @@ use crate::backend::{Backend, Handler};
 use crate::cpuid::cpuid;
 use crate::semantics::moves::nop;
 use crate::system::{control, debug, far, flags, iret, misc, msr, port, segment, software};
-use crate::system::{syscall, tables};
+use crate::system::{syscall, tables, test_registers};
 
 /// The meaning of a system instruction.
 pub(super) fn select<B: Backend>(i: &Instruction) -> Option<Handler<B>> {
@@ -79,6 +79,8 @@ fn privileged<B: Backend>(i: &Instruction) -> Option<Handler<B>> {
         Mnemonic::Mov if i.op1_register().is_cr() => complex!(control::mov_from_cr),
         Mnemonic::Mov if i.op0_register().is_dr() => complex!(debug::mov_to_dr),
         Mnemonic::Mov if i.op1_register().is_dr() => complex!(debug::mov_from_dr),
+        Mnemonic::Mov if i.op0_register().is_tr() => complex!(test_registers::mov_to_tr),
+        Mnemonic::Mov if i.op1_register().is_tr() => complex!(test_registers::mov_from_tr),
         Mnemonic::Clts => complex!(control::clts),
         Mnemonic::Invlpg => complex!(control::invlpg),
         Mnemonic::Invpcid => complex!(control::invpcid),

@@ -40,9 +40,11 @@ pub(crate) fn compare_unpacked(
         env.raise(flag::INVALID);
         return Relation::Unordered;
     }
-    if any(Class::QuietNan) || !env.check_denormal(&[a, b]) {
+    if any(Class::QuietNan) {
         return Relation::Unordered;
     }
+    // The relation is known even if the exception is unmasked.
+    env.check_denormal(&[a, b]);
     match key(&a).cmp(&key(&b)) {
         Ordering::Less => Relation::Less,
         Ordering::Equal => Relation::Equal,

@@ -17,6 +17,7 @@ mod stack;
 pub mod syscall;
 pub mod tables;
 pub mod task;
+pub mod test_registers;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::{C0, C1, C2, C3, X87};
 use crate::softfloat::{
-    self, Class, Env, F32, F64, F80, Format, Relation, RemainderKind, Unpacked, from_int,
+    self, Class, Env, F32, F64, F80, Format, Relation, RemainderKind, Unpacked, flag, from_int,
 };
 
 /// The basic operations.
@@ -178,56 +178,79 @@ impl X87 {
     }
 }
 
+/// What a comparison came to.
+struct Compared {
+    /// What the conditions are to say. None if an unmasked invalid operation leaves them alone
+    /// (SDM vol. 2, FCOM).
+    relation: Option<Relation>,
+    /// No exception keeps it from popping. An unmasked denormal operand does, but the conditions are
+    /// set: the manual excepts invalid operations only, and processors do so.
+    completes: bool,
+}
+
 /// Comparison and classification.
 impl X87 {
     /// FCOM, FUCOM (`quiet`) ST(i) and their forms that pop up to two registers.
     pub fn compare(&mut self, i: u8, quiet: bool, pops: u8) {
-        if let Some(relation) = self.relate_registers(i, quiet) {
-            self.set_relation(relation);
-            (0..pops).for_each(|_| self.pop());
-        }
+        let compared = self.relate_registers(i, quiet);
+        self.conclude(compared, pops);
     }
 
     /// FCOM m32fp, FICOM m16int and their kin.
     pub fn compare_mem(&mut self, operand: ArithMem, pop: bool) {
-        if let Some(relation) = self.relate(operand.unpack(), false) {
-            self.set_relation(relation);
-            if pop {
-                self.pop();
-            }
-        }
+        let compared = self.relate(operand.unpack(), false);
+        self.conclude(compared, pop.into());
     }
 
     /// FTST: compares with zero.
     pub fn test(&mut self) {
-        if let Some(relation) = self.relate(F80::unpack(F80::zero(false)), false) {
-            self.set_relation(relation);
-        }
+        let compared = self.relate(F80::unpack(F80::zero(false)), false);
+        self.conclude(compared, 0);
     }
 
-    /// FCOMI, FUCOMI (`quiet`) ST(i). None if an unmasked exception leaves the flags alone.
+    /// FCOMI, FUCOMI (`quiet`) ST(i). None if an unmasked invalid operation leaves the flags alone.
     pub fn compare_flags(&mut self, i: u8, quiet: bool, pop: bool) -> Option<CompareFlags> {
-        let relation = self.relate_registers(i, quiet)?;
-        if pop {
+        let compared = self.relate_registers(i, quiet);
+        if pop && compared.completes {
             self.pop();
         }
-        Some(relation.into())
+        compared.relation.map(CompareFlags::from)
     }
 
-    fn relate_registers(&mut self, i: u8, quiet: bool) -> Option<Relation> {
+    fn relate_registers(&mut self, i: u8, quiet: bool) -> Compared {
         if self.is_empty(i) {
-            return self.stack_underflow().then_some(Relation::Unordered);
+            return self.relate_nothing();
         }
         self.relate(F80::unpack(self.st(i)), quiet)
     }
 
     /// Compares ST(0) with an operand.
-    fn relate(&mut self, operand: Unpacked, quiet: bool) -> Option<Relation> {
+    fn relate(&mut self, operand: Unpacked, quiet: bool) -> Compared {
         if self.is_empty(0) {
-            return self.stack_underflow().then_some(Relation::Unordered);
+            return self.relate_nothing();
         }
         let st0 = F80::unpack(self.st(0));
-        self.execute(|env| softfloat::compare_unpacked(st0, operand, !quiet, env))
+        let mut relation = None;
+        let completes = self.execute(|env| {
+            let found = softfloat::compare_unpacked(st0, operand, !quiet, env);
+            relation = (env.unmasked() & flag::INVALID == 0).then_some(found);
+        });
+        Compared { relation, completes: completes.is_some() }
+    }
+
+    /// Compares with an empty register.
+    fn relate_nothing(&mut self) -> Compared {
+        let masked = self.stack_underflow();
+        Compared { relation: masked.then_some(Relation::Unordered), completes: masked }
+    }
+
+    fn conclude(&mut self, compared: Compared, pops: u8) {
+        if let Some(relation) = compared.relation {
+            self.set_relation(relation);
+        }
+        if compared.completes {
+            (0..pops).for_each(|_| self.pop());
+        }
     }
 
     fn set_relation(&mut self, relation: Relation) {

@@ -260,8 +260,8 @@ impl X87 {
     fn execute<T>(&mut self, operation: impl FnOnce(&mut Env) -> T) -> Option<T> {
         let mut env = self.env();
         let result = operation(&mut env);
-        self.set_conditions(C1, if env.rounded_up { C1 } else { 0 });
         let complete = env.unmasked() & flag::PRE_COMPUTATION == 0;
+        self.set_conditions(C1, if complete && env.rounded_up { C1 } else { 0 });
         let flags = if complete { env.flags } else { env.flags & flag::PRE_COMPUTATION };
         self.raise(flags.into());
         complete.then_some(result)

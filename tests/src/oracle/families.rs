@@ -31,8 +31,14 @@ impl Family {
 }
 
 /// Families that random programs ([`crate::fuzz`]) do not draw from: their instructions trap, or are
-/// those of 16- and 32-bit code alone.
+/// those of 16- and 32-bit code alone, or
+/// need operands that are made for them.
 pub const OTHERS: &[Family] = &[
+    vector("x87_transcendental", &[Fsin, Fcos, Fsincos, Fptan, Fpatan, F2xm1, Fyl2x, Fyl2xp1]),
+    vector(
+        "x87_state",
+        &[Fnstenv, Fldenv, Fnsave, Frstor, Fxsave, Fxsave64, Fxrstor, Fxrstor64, Wait],
+    ),
     integer("decimal", &[Aaa, Aas, Daa, Das, Aam, Aad, Salc]),
     integer("all_registers", &[Pusha, Pushad, Popa, Popad]),
     integer("traps", &[Bound, Into, Int3, Int1, Ud2, Arpl]),

@@ -184,7 +184,19 @@ fn state(rng: &mut Rng, i: &Instruction, mode: Mode) -> State {
     let ymm_high = std::array::from_fn(|_| u128::from_le_bytes(vector(rng)));
     let mut state = State { regs, rflags, fx: fx(rng), ymm_high, scratch };
     indices(rng, i, &mut state);
+    if matches!(i.mnemonic(), Mnemonic::Fxrstor | Mnemonic::Fxrstor64) {
+        fxrstor_operand(rng, i, &mut state);
+    }
     state
+}
+
+/// Puts an image where FXRSTOR reads it.
+fn fxrstor_operand(rng: &mut Rng, i: &Instruction, state: &mut State) {
+    let at = address(i, 0, &state.regs).map(|a| a.wrapping_sub(SCRATCH) as usize);
+    let image = fx(rng);
+    if let Some(place) = at.and_then(|at| state.scratch.get_mut(at..at.checked_add(image.len())?)) {
+        place.copy_from_slice(&image);
+    }
 }
 
 /// Bytes, singles or doubles: some, over and over. Their period divides no page.
@@ -323,11 +335,20 @@ fn compare(rng: &mut Rng, i: &Instruction, regs: &mut [u64; 16], scratch: &mut [
 /// Random x87 and SSE state, all exceptions masked most of the time.
 fn fx(rng: &mut Rng) -> [u8; 512] {
     let mut fx = [0; 512];
-    let fcw = 0x037f ^ if rng.u8(..4) == 0 { rng.u16(..16) << 8 & 0x0f00 } else { 0 };
-    let fsw = rng.u16(..) & 0x7f00;
+    let mut fcw = 0x037f ^ if rng.u8(..4) == 0 { rng.u16(..16) << 8 } else { 0 };
+    let mut fsw = rng.u16(..) & 0x7f00;
+    if rng.u8(..8) == 0 {
+        // Some exceptions are unmasked, some flags are set.
+        fcw &= !rng.u16(..0x40);
+        fsw |= rng.u16(..0x80) & rng.u16(..0x80);
+    }
     fx[0..2].copy_from_slice(&fcw.to_le_bytes());
     fx[2..4].copy_from_slice(&fsw.to_le_bytes());
     fx[4] = if rng.bool() { 0xff } else { rng.u8(..) };
+    // Pointers to the last instruction and its operand, and its opcode.
+    fx[6..8].copy_from_slice(&rng.u16(..0x800).to_le_bytes());
+    fx[8..16].copy_from_slice(&(rng.u64(..) >> 17).to_le_bytes());
+    fx[16..24].copy_from_slice(&(rng.u64(..) >> 17).to_le_bytes());
     let mut mxcsr = 0x1f80 | u32::from(rng.u8(..4)) << 13;
     if rng.u8(..4) == 0 {
         mxcsr ^= u32::from(rng.u8(..64)) << 7;
@@ -390,7 +411,7 @@ fn double(rng: &mut Rng) -> u64 {
 fn extended(rng: &mut Rng) -> (u64, u16) {
     const INTEGER: u64 = 1 << 63;
     let sign = u16::from(rng.bool()) << 15;
-    let (mantissa, exponent) = match rng.u8(..12) {
+    let (mantissa, exponent) = match rng.u8(..14) {
         0 => (0, 0),
         1 => (INTEGER, 0x7fff),
         2 => (3 << 62 | rng.u64(..), 0x7fff),
@@ -399,7 +420,10 @@ fn extended(rng: &mut Rng) -> (u64, u16) {
         5 => (rng.u64(..), rng.u16(..0x8000)),
         6..8 => (INTEGER | rng.u64(..) << rng.u32(..64), 0x3fff + rng.u16(..64)),
         8 => (INTEGER | rng.u64(..) << rng.u32(..64), 0x4000 - rng.u16(..64)),
-        _ => (INTEGER | rng.u64(..), rng.u16(1..0x7fff)),
+        9..12 => (INTEGER | rng.u64(..), rng.u16(1..0x7fff)),
+        // Pseudo-denormals, pseudo-infinities and pseudo-NaNs.
+        12 => (INTEGER | rng.u64(..) >> rng.u32(1..64), 0),
+        _ => (rng.u64(..) >> rng.u32(1..64), 0x7fff),
     };
     (mantissa, sign | exponent)
 }

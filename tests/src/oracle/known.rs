@@ -1,10 +1,13 @@
 //! Where the manual leaves a result undefined, or vendors differ: not compared.
 
+use std::ops::Range;
+
 use brolga_cpu::exception::vector;
 use iced_x86::{Code, CpuidFeature, Mnemonic, OpKind};
 
 use super::generate::Generated;
-use super::state::Ending;
+use super::layout::{SCRATCH, SCRATCH_LEN};
+use super::state::{Ending, Raised};
 use brolga_machine::conform::undefined::masked_count;
 
 /// What is not compared.
@@ -16,6 +19,8 @@ pub enum Hides {
     C1,
     /// The x87 registers, tags and status.
     X87,
+    /// The pointers to the last x87 instruction and its operand, and its opcode.
+    Pointers,
 }
 
 /// C1 in the status word.
@@ -24,7 +29,11 @@ pub const C1: u128 = 1 << 9;
 impl Hides {
     /// Whether the field called `name` (see [`super::state::State::fx_fields`]) is hidden.
     pub fn covers(self, name: &str) -> bool {
-        self == Hides::X87 && (name.starts_with("ST") || name == "FSW" || name == "tags")
+        match self {
+            Hides::X87 => name.starts_with("ST") || name == "FSW" || name == "tags",
+            Hides::Pointers => matches!(name, "FOP" | "FIP" | "FDP"),
+            Hides::Everything | Hides::C1 => false,
+        }
     }
 }
 
@@ -40,11 +49,46 @@ const KNOWN: &[Known] = &[
     (misaligned_exception_mask, Hides::Everything),
     (misaligned_hash_operand, Hides::Everything),
     (pops_until_it_faults, Hides::Everything),
+    (no_exception_is_pending, Hides::Pointers),
 ];
 
 /// What is not to be compared in `case`, after what the host made of it.
 pub fn hides(case: &Generated, host: &Ending) -> Vec<Hides> {
     KNOWN.iter().filter(|(applies, _)| applies(case, host)).map(|(_, hides)| *hides).collect()
+}
+
+/// The bytes of the scratch memory that are not compared: of an image of the x87's state the pointers
+/// (see [`no_exception_is_pending`]), and of FXSAVE's the mask of MXCSR, which is the processor's own
+/// (SDM vol. 1, 11.6.6).
+pub fn hidden_memory(case: &Generated) -> Vec<Range<usize>> {
+    use Code::{Fnsave_m94byte, Fnsave_m108byte, Fnstenv_m14byte, Fnstenv_m28byte};
+    let at = case.address().map_or(0, |at| at.wrapping_sub(SCRATCH) as usize);
+    let ranges: &[Range<usize>] = match case.instruction.code() {
+        Fnstenv_m14byte | Fnsave_m94byte => &[6..14],
+        Fnstenv_m28byte | Fnsave_m108byte => &[12..28],
+        Code::Fxsave_m512byte | Code::Fxsave64_m512byte => &[6..24, 28..32],
+        _ => &[],
+    };
+    let end = |offset: usize| at.saturating_add(offset).min(SCRATCH_LEN);
+    ranges.iter().map(|range| end(range.start)..end(range.end)).collect()
+}
+
+/// Whether two exceptions are the same. SDM vol. 3, 4.7: CR2 has the address that caused a page fault;
+/// which one that is of an operand of many parts is the processor's choice.
+pub fn same_exception(case: &Generated, host: Option<Raised>, ours: Option<Raised>) -> bool {
+    use Mnemonic::{Fldenv, Fnsave, Fnstenv, Frstor};
+    let page = |raised: Raised| Raised { address: raised.address & !0xfff, ..raised };
+    match case.instruction.mnemonic() {
+        Fldenv | Fnsave | Fnstenv | Frstor => host.map(page) == ours.map(page),
+        _ => host == ours,
+    }
+}
+
+/// APM vol. 5, FXSAVE and FXRSTOR: without a pending exception, AMD processors neither save nor load
+/// the pointers.
+fn no_exception_is_pending(_: &Generated, host: &Ending) -> bool {
+    const ES: u8 = 1 << 7;
+    host.state.fx[2] & ES == 0
 }
 
 /// SDM vol. 2, SHLD and SHRD: the destination is undefined if the count exceeds the width. Intel

@@ -87,20 +87,27 @@ impl State {
     /// Whether [`State::fx_fields`] has the same in both, but for the upper halves.
     pub fn same_fx(&self, other: &State) -> bool {
         let numbers = (32..160).step_by(16).map(|at| at..at + 10);
-        let mut compared = [0..5, 24..28, 160..416].into_iter().chain(numbers);
+        let mut compared = [0..5, 6..28, 160..416].into_iter().chain(numbers);
         compared.all(|range| self.fx[range.clone()] == other.fx[range])
     }
 
     /// The upper halves of the YMM registers, and the parts of the FXSAVE image in which an
-    /// instruction's effect shows: not the pointers to the last x87 instruction, the mask of MXCSR
-    /// and the reserved bytes.
+    /// instruction's effect shows: not the mask of MXCSR and the reserved bytes.
     pub fn fx_fields(&self) -> impl Iterator<Item = (String, u128)> + '_ {
         let number = |from: usize, len: usize| {
             let mut bytes = [0; 16];
             bytes[..len].copy_from_slice(&self.fx[from..from + len]);
             u128::from_le_bytes(bytes)
         };
-        let control = [("FCW", 0, 2), ("FSW", 2, 2), ("tags", 4, 1), ("MXCSR", 24, 4)];
+        let control = [
+            ("FCW", 0, 2),
+            ("FSW", 2, 2),
+            ("tags", 4, 1),
+            ("FOP", 6, 2),
+            ("FIP", 8, 8),
+            ("FDP", 16, 8),
+            ("MXCSR", 24, 4),
+        ];
         let registers = (0..24).map(|n| match n {
             0..8 => (format!("ST{n}"), 32 + 16 * n, 10),
             _ => (format!("XMM{}", n - 8), 32 + 16 * n, 16),

@@ -19,6 +19,7 @@ pub mod string;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+pub mod three_d_now;
 pub mod xsave;
 
 use crate::insn::{Insn, bits};

@@ -41,6 +41,9 @@ const OPCODES: &[(Feature, &[u8])] = &[
     (Feature::Gfni, &[0x66, 0x0f, 0x38, 0xcf, 0xc0]),
     (Feature::Rdpid, &[0xf3, 0x0f, 0xc7, 0xf8]),
     (Feature::Serialize, &[0x0f, 0x01, 0xe8]),
+    (Feature::ThreeDNow, &[0x0f, 0x0e]),
+    (Feature::ThreeDNow, &[0x0f, 0x0f, 0xc1, 0x9e]),
+    (Feature::ThreeDNowExt, &[0x0f, 0x0f, 0xc1, 0xbb]),
 ];
 
 /// The same in 64-bit code: RDI points to memory.
@@ -214,6 +217,35 @@ fn vex_with_a_length_or_another_prefix_is_undefined() {
             assert!(undefined(Bench::long(), &code), "{code:02x?}");
         }
     }
+}
+
+/// i486 Programmer's Reference Manual, 10.2 and 10.3.
+#[test]
+fn test_registers_are_the_486s() {
+    let write = |n: u8| [0x0f, 0x26, 0xc0 | n << 3];
+    let read = |n: u8| [0x0f, 0x24, 0xc3 | n << 3];
+    for model in models() {
+        let exists = model.name() == "486";
+        for n in 0..8 {
+            let b = Bench::with_model(model.name()).enter_protected();
+            assert_eq!(undefined(b, &read(n)), !exists || n < 3, "{}: TR{n}", model.name());
+        }
+    }
+    let mut b = Bench::with_model("486").enter_protected();
+    for n in 3..8 {
+        b.set(gpr::RAX, 0x1234_5000 | u64::from(n) << 9 | 0x10);
+        b.step(&write(n));
+        b.step(&read(n));
+        assert_eq!(b.reg(gpr::RBX), 0x1234_5000 | u64::from(n) << 9 | 0x10, "TR{n}");
+    }
+    const LOOK_UP: u64 = 1;
+    b.set(gpr::RAX, 0x1234_5000 | LOOK_UP);
+    b.step(&write(6));
+    b.step(&read(7));
+    assert_eq!(b.reg(gpr::RBX) & 0x10, 0, "a look-up misses");
+    let mut user = Bench::with_model("486").enter_protected().user();
+    user.step(&read(6));
+    assert_eq!(user.fault(), (vector::GP, Some(0)));
 }
 
 /// Encodings that decoders know whatever the mode or the processor.

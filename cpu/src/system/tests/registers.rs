@@ -307,12 +307,18 @@ fn models_show_their_features() {
         let m = CpuModel::by_name(name).expect(name);
         assert_eq!(m.name(), name);
         let leaf0 = m.leaf(0, 0, 0, 1);
-        assert_eq!((leaf0.ebx, leaf0.edx), (0x756e_6547, 0x4965_6e69), "{name}: GenuineIntel");
+        let vendor =
+            if m.is_amd() { (0x6874_7541, 0x6974_6e65) } else { (0x756e_6547, 0x4965_6e69) };
+        assert_eq!((leaf0.ebx, leaf0.edx), vendor, "{name}: AuthenticAMD or GenuineIntel");
         let lm = m.leaf(0x8000_0000, 0, 0, 1).eax >= 0x8000_0001
             && m.leaf(0x8000_0001, 0, 0, 1).edx >> 29 & 1 != 0;
         assert_eq!(lm, m.has(Feature::Lm), "{name}");
         assert_eq!(m.leaf(1, 0, 0, 1).edx & 1, 1, "{name}: FPU");
     }
+    // AMD 20734: the extended leaf of an Athlon repeats features and adds its own.
+    let athlon = CpuModel::by_name("athlon").expect("athlon");
+    let extended = athlon.leaf(0x8000_0001, 0, 0, 1).edx;
+    assert_eq!(extended, 0xc1c3_fbff, "{extended:#x}");
     assert!(CpuModel::by_name("6502").is_none());
     let max = CpuModel::default();
     assert_eq!(max.signature(), 0x30661);
