@@ -236,6 +236,13 @@ fn store_bytes(core: &mut Core, i: &Insn, bytes: &[u8]) -> Result<(), Exit> {
     Ok(())
 }
 
+/// What an unmasked exception leaves of a store of `len` bytes: its place is checked all the same, as
+/// processors do.
+fn store_nothing(core: &mut Core, i: &Insn, len: u64) -> Result<(), Exit> {
+    let ea = core.ea(i);
+    core.check_area(i.seg, ea, len, true).map(drop)
+}
+
 /// Instructions with a memory operand.
 fn with_memory(core: &mut Core, i: &Insn, mnemonic: Mnemonic) -> Result<(), Exit> {
     use Mnemonic::{
@@ -259,8 +266,9 @@ fn with_memory(core: &mut Core, i: &Insn, mnemonic: Mnemonic) -> Result<(), Exit
         Fist | Fistp | Fisttp => return store_int(core, i, mnemonic),
         Fbstp => {
             let prepared = core.vcpu.x87.prepare_store_bcd();
-            if let Some(bcd) = prepared.value {
-                store_bytes(core, i, &bcd)?;
+            match prepared.value {
+                Some(bcd) => store_bytes(core, i, &bcd)?,
+                None => store_nothing(core, i, 10)?,
             }
             core.vcpu.x87.commit_store(prepared, true);
         }
@@ -303,8 +311,9 @@ fn store_float(core: &mut Core, i: &Insn, pop: bool) -> Result<(), Exit> {
         8 => store_prepared(core, i, core.vcpu.x87.prepare_store_f64(), Width::W64, pop),
         _ => {
             let prepared = core.vcpu.x87.prepare_store_f80();
-            if let Some(value) = prepared.value {
-                store_bytes(core, i, &value.to_le_bytes())?;
+            match prepared.value {
+                Some(value) => store_bytes(core, i, &value.to_le_bytes())?,
+                None => store_nothing(core, i, 10)?,
             }
             core.vcpu.x87.commit_store(prepared, pop);
             Ok(())
@@ -345,8 +354,9 @@ fn store_prepared<T: Copy + Into<u64>>(
     w: Width,
     pop: bool,
 ) -> Result<(), Exit> {
-    if let Some(value) = prepared.value {
-        store(core, i, w, value.into())?;
+    match prepared.value {
+        Some(value) => store(core, i, w, value.into())?,
+        None => store_nothing(core, i, w.bytes().into())?,
     }
     core.vcpu.x87.commit_store(prepared, pop);
     Ok(())

@@ -121,6 +121,21 @@ impl Package {
     /// The content of the first regular file in the package whose path (without the leading
     /// `./`) `wanted` accepts.
     pub(super) fn extract(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<u8>> {
+        let found = self.files(wanted, 1)?.pop();
+        found
+            .map(|(_, content)| content)
+            .with_context(|| format!("{} holds no such file", self.name))
+    }
+
+    /// Paths and contents of all such files.
+    pub(super) fn extract_all(
+        &self,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<Vec<(String, Vec<u8>)>> {
+        self.files(wanted, usize::MAX)
+    }
+
+    fn files(&self, wanted: impl Fn(&str) -> bool, most: usize) -> Result<Vec<(String, Vec<u8>)>> {
         let mut child = Command::new("dpkg-deb")
             .arg("--fsys-tarfile")
             .arg(&self.file)
@@ -128,20 +143,23 @@ impl Package {
             .stderr(Stdio::null())
             .spawn()?;
         let mut archive = tar::Archive::new(child.stdout.take().expect("stdout is piped"));
-        let mut content = None;
+        let mut files = Vec::new();
         for entry in archive.entries()? {
             let mut entry = entry?;
             let path = entry.path()?.to_string_lossy().into_owned();
-            if entry.header().entry_type().is_file() && wanted(path.trim_start_matches("./")) {
+            let path = path.trim_start_matches("./");
+            if entry.header().entry_type().is_file() && wanted(path) {
                 let mut bytes = Vec::new();
                 entry.read_to_end(&mut bytes)?;
-                content = Some(bytes);
-                break;
+                files.push((path.to_owned(), bytes));
+                if files.len() == most {
+                    break;
+                }
             }
         }
         drop(archive);
         child.wait()?;
-        content.with_context(|| format!("{} holds no such file", self.name))
+        Ok(files)
     }
 }
 

@@ -4,16 +4,17 @@ mod apt;
 mod cpio;
 pub mod initramfs;
 mod manifest;
+pub mod modules;
 mod workloads;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::suite::Skip;
-use apt::{Apt, write_whole};
+use apt::{Apt, Package, write_whole};
 use manifest::{Manifest, Source};
 
 /// A Linux guest that the tests know.
@@ -70,6 +71,9 @@ pub const I686_PAE: Flavour = Flavour {
 /// All guests.
 pub const ALL: [Flavour; 3] = [AMD64, I686, I686_PAE];
 
+/// Those with modules.
+const WITH_MODULES: [Flavour; 2] = [AMD64, I686];
+
 /// Says in a test's skip reason why guests could not be fetched; `cargo xtask test` sets it.
 pub const REASON_VARIABLE: &str = "BROLGA_GUESTS_REASON";
 
@@ -100,6 +104,15 @@ impl Flavour {
         manifest.verify(&cache.directory, self.busybox.file)?;
         let initrd = cache.refresh_initramfs(self.busybox, None)?;
         Ok(Guest { flavour: self, kernel: cache.directory.join(kernel), initrd })
+    }
+
+    fn is_complete(self, manifest: &Manifest) -> bool {
+        self.has_kernel(manifest) && manifest.lists(self.busybox.file)
+    }
+
+    fn has_kernel(self, manifest: &Manifest) -> bool {
+        let has_modules = || manifest.lists(&self.modules_file());
+        manifest.lists(&self.kernel_file()) && (!WITH_MODULES.contains(&self) || has_modules())
     }
 
     fn kernel_file(self) -> String {
@@ -155,8 +168,7 @@ pub fn fetch(refresh: bool) -> Result<String> {
     let cache = Cache::new();
     let mut manifest = cache.manifest()?;
     manifest.forget_damaged(&cache.directory);
-    let complete =
-        ALL.iter().all(|f| manifest.lists(&f.kernel_file()) && manifest.lists(f.busybox.file));
+    let complete = ALL.iter().all(|f| f.is_complete(&manifest));
     if refresh || !complete {
         let started = Instant::now();
         fetch_missing(&cache, &mut manifest, refresh)?;
@@ -173,39 +185,47 @@ fn fetch_missing(cache: &Cache, manifest: &mut Manifest, refresh: bool) -> Resul
     eprintln!("reading the package indexes of this host's Debian mirror ...");
     apt.update()?;
     for flavour in ALL {
-        let file = flavour.kernel_file();
-        if refresh || !manifest.lists(&file) {
-            let package = apt.resolve(flavour.metapackage)?;
+        if refresh || !flavour.has_kernel(manifest) {
+            // Modules are those of their kernel, to the build: both are of one package.
+            let package = download(&apt, &apt.resolve(flavour.metapackage)?)?;
             let is_kernel = |path: &str| path.starts_with("boot/vmlinuz-");
-            fetch_file(cache, &apt, manifest, &package, &file, is_kernel)?;
+            let kernel = package.extract(is_kernel)?;
+            keep(cache, manifest, &package, &flavour.kernel_file(), &kernel)?;
+            if WITH_MODULES.contains(&flavour) {
+                let modules = modules::archive(&package)?;
+                keep(cache, manifest, &package, &flavour.modules_file(), &modules)?;
+            }
         }
     }
     for Busybox { package, file } in [BUSYBOX_AMD64, BUSYBOX_I386] {
         if refresh || !manifest.lists(file) {
             let is_busybox = |path: &str| path.ends_with("bin/busybox");
-            fetch_file(cache, &apt, manifest, package, file, is_busybox)?;
+            let package = download(&apt, package)?;
+            keep(cache, manifest, &package, file, &package.extract(is_busybox)?)?;
         }
     }
     apt.clean()
 }
 
-fn fetch_file(
-    cache: &Cache,
-    apt: &Apt,
-    manifest: &mut Manifest,
-    package: &str,
-    file: &str,
-    wanted: impl Fn(&str) -> bool,
-) -> Result<()> {
+fn download(apt: &Apt, package: &str) -> Result<Package> {
     eprintln!("fetching {package} ...");
-    let package = apt.download(package)?;
-    let content = package.extract(wanted).with_context(|| format!("unpacking {package:?}"))?;
-    write_whole(&cache.directory.join(file), &content)?;
+    apt.download(package)
+}
+
+/// Puts a file into the cache.
+fn keep(
+    cache: &Cache,
+    manifest: &mut Manifest,
+    package: &Package,
+    file: &str,
+    content: &[u8],
+) -> Result<()> {
+    write_whole(&cache.directory.join(file), content)?;
     let source = Source {
-        package: package.name,
-        version: package.version,
-        architecture: package.architecture,
+        package: package.name.clone(),
+        version: package.version.clone(),
+        architecture: package.architecture.clone(),
     };
-    manifest.record(file, source, &content);
+    manifest.record(file, source, content);
     manifest.write(&cache.directory)
 }

@@ -106,11 +106,14 @@ fn differences(family: &Family, case: &Generated, expected: &Ending, got: &Endin
     let defined = defined(case);
     let fields = |state: &State| {
         let regs = state.regs.iter().enumerate().map(|(n, v)| (format!("r{n}"), u128::from(*v)));
-        let flags = [("flags".to_owned(), u128::from(state.rflags & defined))];
+        let hidden = hides.iter().any(|h| h.covers("flags"));
+        let flags = if hidden { 0 } else { u128::from(state.rflags & defined) };
+        let flags = [("flags".to_owned(), flags)];
         let fx = state.fx_fields().filter(|_| family.vector).map(|(name, v)| {
             let v = if hides.iter().any(|h| h.covers(&name)) { 0 } else { v };
-            let c1 = name == "FSW" && hides.contains(&Hides::C1);
-            (name, if c1 { v & !known::C1 } else { v })
+            let bits = hides.iter().fold(0, |bits, h| bits | h.status_word());
+            let v = if name == "FSW" { v & !bits } else { v };
+            (name, v)
         });
         regs.chain(flags).chain(fx).collect::<Vec<_>>()
     };

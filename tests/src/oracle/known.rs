@@ -19,19 +19,35 @@ pub enum Hides {
     C1,
     /// The x87 registers, tags and status.
     X87,
+    /// What a comparison tells: condition codes of the x87 status word, status flags.
+    Comparison,
     /// The pointers to the last x87 instruction and its operand, and its opcode.
     Pointers,
 }
 
 /// C1 in the status word.
-pub const C1: u128 = 1 << 9;
+const C1: u128 = 1 << 9;
+/// C0, C2 and C3.
+const RELATION: u128 = 1 << 8 | 1 << 10 | 1 << 14;
+/// The status word's exception summary.
+const ES: u8 = 1 << 7;
 
 impl Hides {
+    /// The bits of the x87 status word that are hidden.
+    pub fn status_word(self) -> u128 {
+        match self {
+            Hides::C1 => C1,
+            Hides::Comparison => RELATION,
+            _ => 0,
+        }
+    }
+
     /// Whether the field called `name` (see [`super::state::State::fx_fields`]) is hidden.
     pub fn covers(self, name: &str) -> bool {
         match self {
             Hides::X87 => name.starts_with("ST") || name == "FSW" || name == "tags",
             Hides::Pointers => matches!(name, "FOP" | "FIP" | "FDP"),
+            Hides::Comparison => name == "flags",
             Hides::Everything | Hides::C1 => false,
         }
     }
@@ -50,6 +66,8 @@ const KNOWN: &[Known] = &[
     (misaligned_hash_operand, Hides::Everything),
     (pops_until_it_faults, Hides::Everything),
     (no_exception_is_pending, Hides::Pointers),
+    (refused_comparison, Hides::Comparison),
+    (conversion_from_memory_with_an_exception_pending, Hides::Everything),
 ];
 
 /// What is not to be compared in `case`, after what the host made of it.
@@ -76,10 +94,12 @@ pub fn hidden_memory(case: &Generated) -> Vec<Range<usize>> {
 /// Whether two exceptions are the same. SDM vol. 3, 4.7: CR2 has the address that caused a page fault;
 /// which one that is of an operand of many parts is the processor's choice.
 pub fn same_exception(case: &Generated, host: Option<Raised>, ours: Option<Raised>) -> bool {
-    use Mnemonic::{Fldenv, Fnsave, Fnstenv, Frstor};
+    use Mnemonic::{Fldenv, Fnsave, Fnstenv, Frstor, Fxrstor, Fxrstor64, Fxsave, Fxsave64};
     let page = |raised: Raised| Raised { address: raised.address & !0xfff, ..raised };
     match case.instruction.mnemonic() {
-        Fldenv | Fnsave | Fnstenv | Frstor => host.map(page) == ours.map(page),
+        Fldenv | Fnsave | Fnstenv | Frstor | Fxrstor | Fxrstor64 | Fxsave | Fxsave64 => {
+            host.map(page) == ours.map(page)
+        }
         _ => host == ours,
     }
 }
@@ -87,7 +107,6 @@ pub fn same_exception(case: &Generated, host: Option<Raised>, ours: Option<Raise
 /// APM vol. 5, FXSAVE and FXRSTOR: without a pending exception, AMD processors neither save nor load
 /// the pointers.
 fn no_exception_is_pending(_: &Generated, host: &Ending) -> bool {
-    const ES: u8 = 1 << 7;
     host.state.fx[2] & ES == 0
 }
 
@@ -142,6 +161,38 @@ fn misaligned_hash_operand(case: &Generated, _: &Ending) -> bool {
     i.cpuid_features() == [CpuidFeature::SHA]
         && i.op1_kind() == OpKind::Memory
         && case.address().is_none_or(|at| at % 16 != 0)
+}
+
+/// SDM vol. 2, FCOM and FCOMI: an unmasked invalid operation leaves the conditions alone; AMD processors
+/// set them.
+fn refused_comparison(case: &Generated, host: &Ending) -> bool {
+    use Mnemonic::{
+        Fcom, Fcomi, Fcomip, Fcomp, Fcompp, Ficom, Ficomp, Ftst, Fucom, Fucomi, Fucomip, Fucomp,
+        Fucompp,
+    };
+    let compares = matches!(
+        case.instruction.mnemonic(),
+        Fcom | Fcomp
+            | Fcompp
+            | Fucom
+            | Fucomp
+            | Fucompp
+            | Fcomi
+            | Fcomip
+            | Fucomi
+            | Fucomip
+            | Ficom
+            | Ficomp
+            | Ftst
+    );
+    const INVALID: u8 = 1;
+    compares && host.state.fx[2] & !host.state.fx[0] & INVALID != 0
+}
+
+/// As [`conversion_from_memory`]: what switches to MMX operation looks for pending exceptions.
+fn conversion_from_memory_with_an_exception_pending(case: &Generated, host: &Ending) -> bool {
+    let pending = case.state.fx[2] & !case.state.fx[0] & 0x3f != 0;
+    pending && conversion_from_memory(case, host)
 }
 
 /// SDM vol. 3, 6.5: a POPAD that faults may have modified general registers. AMD processors do, ours

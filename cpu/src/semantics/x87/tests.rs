@@ -224,6 +224,17 @@ fn store_that_faults_changes_nothing() {
 }
 
 #[test]
+fn store_that_an_exception_keeps_back_faults_all_the_same() {
+    let core = run(&[
+        0xC7, 0x06, 0x00, 0x20, 0x7E, 0x03, // mov word [2000h], 037Eh: #IA unmasked
+        0xD9, 0x2E, 0x00, 0x20, // fldcw [2000h]
+        0xD9, 0x1E, 0xFE, 0xFF, // fstp dword [FFFEh], of nothing, and beyond the limit
+    ]);
+    assert_eq!(halted_at(&core), GP_HANDLER);
+    assert!(!core.vcpu.x87.pending());
+}
+
+#[test]
 fn environment_and_state_images() {
     let core = run(&[
         0xD9, 0x06, 0x34, 0x12, // fld dword [1234h]
