@@ -28,7 +28,7 @@ const DRIVERS: [(Flavour, &[&str]); 2] = [
             "ghash-clmulni",
             "chacha20-simd",
             "poly1305-simd",
-            "serpent-cbc-avx2",
+            "cbc-serpent-avx2",
         ],
     ),
     (
