@@ -356,7 +356,7 @@ fn store_prepared<T: Copy + Into<u64>>(
 ) -> Result<(), Exit> {
     match prepared.value {
         Some(value) => store(core, i, w, value.into())?,
-        None => store_nothing(core, i, w.bytes().into())?,
+        None => store_nothing(core, i, w.bytes())?,
     }
     core.vcpu.x87.commit_store(prepared, pop);
     Ok(())

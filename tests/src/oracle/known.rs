@@ -81,14 +81,14 @@ pub fn hides(case: &Generated, host: &Ending) -> Vec<Hides> {
 pub fn hidden_memory(case: &Generated) -> Vec<Range<usize>> {
     use Code::{Fnsave_m94byte, Fnsave_m108byte, Fnstenv_m14byte, Fnstenv_m28byte};
     let at = case.address().map_or(0, |at| at.wrapping_sub(SCRATCH) as usize);
-    let ranges: &[Range<usize>] = match case.instruction.code() {
-        Fnstenv_m14byte | Fnsave_m94byte => &[6..14],
-        Fnstenv_m28byte | Fnsave_m108byte => &[12..28],
-        Code::Fxsave_m512byte | Code::Fxsave64_m512byte => &[6..24, 28..32],
+    let ranges: &[(usize, usize)] = match case.instruction.code() {
+        Fnstenv_m14byte | Fnsave_m94byte => &[(6, 14)],
+        Fnstenv_m28byte | Fnsave_m108byte => &[(12, 28)],
+        Code::Fxsave_m512byte | Code::Fxsave64_m512byte => &[(6, 24), (28, 32)],
         _ => &[],
     };
     let end = |offset: usize| at.saturating_add(offset).min(SCRATCH_LEN);
-    ranges.iter().map(|range| end(range.start)..end(range.end)).collect()
+    ranges.iter().map(|&(from, to)| end(from)..end(to)).collect()
 }
 
 /// Whether two exceptions are the same. SDM vol. 3, 4.7: CR2 has the address that caused a page fault;
