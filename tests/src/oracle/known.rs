@@ -67,6 +67,7 @@ const KNOWN: &[Known] = &[
     (pops_until_it_faults, Hides::Everything),
     (no_exception_is_pending, Hides::Pointers),
     (refused_comparison, Hides::Comparison),
+    (transcendental_beyond_the_range, Hides::C1),
     (conversion_from_memory_with_an_exception_pending, Hides::Everything),
 ];
 
@@ -193,6 +194,18 @@ fn refused_comparison(case: &Generated, host: &Ending) -> bool {
 fn conversion_from_memory_with_an_exception_pending(case: &Generated, host: &Ending) -> bool {
     let pending = case.state.fx[2] & !case.state.fx[0] & 0x3f != 0;
     pending && conversion_from_memory(case, host)
+}
+
+/// SDM vol. 1, 8.3.10: transcendental results are within a unit in the last place, and C1 says how an
+/// approximation was rounded. With an unmasked overflow or underflow, ours is the portable twin's.
+fn transcendental_beyond_the_range(case: &Generated, host: &Ending) -> bool {
+    use Mnemonic::{F2xm1, Fcos, Fpatan, Fptan, Fsin, Fsincos, Fyl2x, Fyl2xp1};
+    const RANGE: u8 = 1 << 3 | 1 << 4;
+    host.state.fx[2] & !host.state.fx[0] & RANGE != 0
+        && matches!(
+            case.instruction.mnemonic(),
+            F2xm1 | Fcos | Fpatan | Fptan | Fsin | Fsincos | Fyl2x | Fyl2xp1
+        )
 }
 
 /// SDM vol. 3, 6.5: a POPAD that faults may have modified general registers. AMD processors do, ours
