@@ -1,6 +1,7 @@
 use std::sync::{Arc, Mutex};
 
 use brolga_cpu::bus::Bus;
+use brolga_cpu::cpuid::TSC_KHZ;
 use brolga_devices::VmTime;
 use brolga_mmu::{GuestPhys, PhysMap, Ram, Width};
 
@@ -23,7 +24,7 @@ impl Bench {
             taps: Vec::new(),
         })));
         let map = Arc::new(PhysMap::new(Ram::new(4096).expect("host memory")));
-        Self { bus: BoardBus::new(chipset.clone(), map), chipset }
+        Self { bus: BoardBus::new(chipset.clone(), map, TSC_KHZ), chipset }
     }
 
     fn out(&mut self, at: u64, port: u16, value: u8) {
