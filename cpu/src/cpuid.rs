@@ -11,11 +11,9 @@ use crate::core::{Core, Exit};
 use crate::insn::Insn;
 use crate::vcpu::{gpr, xcr0};
 
-/// The frequency of the crystal that the time-stamp counter and the local APIC timer count (CPUID
-/// leaf 15h), in Hz.
-pub const CRYSTAL_HZ: u32 = 1_000_000_000;
-/// The frequency of the time-stamp counter where nothing else is said, in kHz: the crystal's.
-pub const TSC_KHZ: u32 = CRYSTAL_HZ / 1000;
+/// The frequency of the time-stamp counter where nothing else is said, in kHz. The crystal that it
+/// and the local APIC timer count (CPUID leaf 15h) has the same one.
+pub const TSC_KHZ: u32 = 1_000_000;
 
 /// A place in the CPUID leaves where a feature has its bit.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -243,9 +241,14 @@ impl CpuModel {
         self.tsc_khz
     }
 
-    /// This model with another frequency of its time-stamp counter.
+    /// The frequency of the local APIC's timer, in Hz.
+    pub fn crystal_hz(&self) -> u32 {
+        self.tsc_khz * 1000
+    }
+
+    /// This model with another frequency, up to 4.29 GHz, of its time-stamp counter.
     pub fn with_tsc_khz(self, tsc_khz: u32) -> CpuModel {
-        CpuModel { tsc_khz, ..self }
+        CpuModel { tsc_khz: tsc_khz.min(u32::MAX / 1000), ..self }
     }
 
     /// This model with those of its features that `keeps` wants, and what it has lost.

@@ -144,6 +144,7 @@ impl Machine {
             clock: Clock::new(clock),
             unix_seconds,
             physical_bits: cpu.phys_bits(),
+            lapic_timer_hz: cpu.crystal_hz().into(),
             stop_text,
             taps,
         })));

@@ -1,6 +1,6 @@
 //! The CPUID leaves, computed from a model's features (SDM vol. 2, CPUID).
 
-use super::{CRYSTAL_HZ, CpuModel, Feature, TSC_KHZ, Word};
+use super::{CpuModel, Feature, Word};
 use crate::semantics::sse::xsave;
 use crate::vcpu::cr4;
 
@@ -83,11 +83,8 @@ impl CpuModel {
             },
             0xb => topology(subleaf),
             0xd if self.has(Feature::Xsave) => self.extended_state(subleaf, xcr0),
-            // TSC = crystal * EBX / EAX.
-            0x15 if self.tsc_khz == TSC_KHZ => {
-                Registers { eax: 1, ebx: 1, ecx: CRYSTAL_HZ, edx: 0 }
-            }
-            0x15 => Registers { eax: TSC_KHZ, ebx: self.tsc_khz, ecx: CRYSTAL_HZ, edx: 0 },
+            // TSC = crystal * EBX / EAX: they are one.
+            0x15 => Registers { eax: 1, ebx: 1, ecx: self.crystal_hz(), edx: 0 },
             0x16 => {
                 let mhz = self.tsc_khz / 1000;
                 Registers { eax: mhz, ebx: mhz, ecx: 100, edx: 0 }

@@ -20,6 +20,7 @@ impl Bench {
             clock: Clock::new(ClockKind::Virtual),
             unix_seconds: 1_735_689_600,
             physical_bits: 40,
+            lapic_timer_hz: 1_000_000_000,
             stop_text: Some("ok".into()),
             taps: Vec::new(),
         })));
