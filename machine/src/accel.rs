@@ -19,7 +19,7 @@ use brolga_jit::{Jit, JitConfig, JitError};
 use brolga_mmu::{GuestPhys, PAGE_BITS, PAGE_SIZE};
 use clap::ValueEnum;
 
-pub use plan::{AccelPlan, Change, Moment};
+pub use plan::{AccelPlan, Change, Moment, fixed_tsc};
 
 /// The accelerators there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -231,6 +231,10 @@ mod on_kvm {
         Host::open()?.adapt(model)
     }
 
+    pub(super) fn fixed_tsc() -> Result<Option<u64>, KvmError> {
+        Host::open()?.fixed_tsc()
+    }
+
     pub(super) fn prepare(core: &Core) -> Result<Make, KvmError> {
         let host = Host::open()?;
         let (given, lost) = host.adapt((*core.model).clone())?;
@@ -249,6 +253,10 @@ mod on_kvm {
     use super::{Core, CpuModel, KvmError, Make};
 
     pub(super) fn adapt(_: CpuModel) -> Result<(CpuModel, Vec<String>), KvmError> {
+        Err(KvmError::OtherHost)
+    }
+
+    pub(super) fn fixed_tsc() -> Result<Option<u64>, KvmError> {
         Err(KvmError::OtherHost)
     }
 
@@ -422,7 +430,8 @@ mod tests {
 
     #[test]
     fn engines_are_written_as_they_are_read() {
-        for text in ["interp", "kvm", "interp:slice=1000", "jit:threshold=1:threads=0:cache=4096:slice=7"]
+        for text in
+            ["interp", "kvm", "interp:slice=1000", "jit:threshold=1:threads=0:cache=4096:slice=7"]
         {
             assert_eq!(text.parse::<EngineSpec>().map(|spec| spec.to_string()), Ok(text.into()));
         }

@@ -126,8 +126,16 @@ impl Machine {
         serial: Serial,
         build: impl FnOnce(Core) -> Result<Box<dyn Accelerator>, BuildError>,
     ) -> Result<Self, BuildError> {
-        let MachineConfig { memory, cpu, accel: engine, clock, guest, on_triple_fault, stop_text, taps } =
-            config;
+        let MachineConfig {
+            memory,
+            cpu,
+            accel: engine,
+            clock,
+            guest,
+            on_triple_fault,
+            stop_text,
+            taps,
+        } = config;
         let mut map = PhysMap::new(Ram::new(memory.backed_bytes())?);
         for (at, len) in memory.ram_regions() {
             map.add_ram(at, len)?;

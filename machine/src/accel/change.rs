@@ -16,6 +16,15 @@ impl Machine {
         self.changes = changes.into();
     }
 
+    /// Sets the vCPU's time-stamp counter, whatever the guest has added to it: where KVM cannot set
+    /// the one that the guest reads, all accelerators have that.
+    pub fn set_tsc(&mut self, ticks: u64) {
+        let core = self.accel.core_mut();
+        let shown = core.tsc().wrapping_sub(core.vcpu.sys.tsc_offset);
+        let mut chips = lock(&self.chipset);
+        chips.tsc_start = chips.tsc_start.wrapping_add(ticks.wrapping_sub(shown));
+    }
+
     /// Has another accelerator go on with the guest. If there is no such accelerator, the machine is
     /// as before.
     pub fn change_accelerator(&mut self, kind: AccelKind) -> Result<(), EngineError> {

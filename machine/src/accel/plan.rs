@@ -55,7 +55,9 @@ impl FromStr for AccelPlan {
             })?;
             let before = plan.changes.last().map_or(plan.first, |change| change.kind);
             if before == AccelKind::Kvm && matches!(at, Moment::Instructions(_)) {
-                return Err("KVM does not count instructions: say when in seconds, as in @2s".into());
+                return Err(
+                    "KVM does not count instructions: say when in seconds, as in @2s".into()
+                );
             }
             plan.changes.push(Change { at, kind: AccelKind::by_name(name)? });
         }
@@ -84,6 +86,11 @@ impl AccelPlan {
     pub fn adapt(&self, model: CpuModel) -> Result<(CpuModel, Vec<String>), KvmError> {
         if self.has(AccelKind::Kvm) { on_kvm::adapt(model) } else { Ok((model, Vec::new())) }
     }
+}
+
+/// The time-stamp counter that guests read under KVM, if this host's KVM cannot set it for them.
+pub fn fixed_tsc() -> Result<Option<u64>, KvmError> {
+    on_kvm::fixed_tsc()
 }
 
 #[cfg(test)]

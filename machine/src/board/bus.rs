@@ -37,14 +37,10 @@ impl BoardBus {
         Self { chipset, map, tsc_khz: tsc_khz.max(1), replan: false }
     }
 
-    /// What the time-stamp counter shows at `time`.
-    fn ticks(&self, time: VmTime) -> u64 {
-        (u128::from(time.0) * u128::from(self.tsc_khz) / NS_PER_MS) as u64
-    }
-
-    /// When the time-stamp counter reaches `ticks`.
-    fn time_of(&self, ticks: u64) -> VmTime {
-        let ns = (u128::from(ticks) * NS_PER_MS).div_ceil(self.tsc_khz.into());
+    /// When the time-stamp counter, which began with `start`, reaches `ticks`.
+    fn time_of(&self, ticks: u64, start: u64) -> VmTime {
+        let ticks = u128::from(ticks.saturating_sub(start));
+        let ns = (ticks * NS_PER_MS).div_ceil(self.tsc_khz.into());
         VmTime(ns.try_into().unwrap_or(u64::MAX))
     }
 
@@ -117,7 +113,8 @@ impl Bus for BoardBus {
     }
 
     fn set_tsc_deadline(&mut self, at: u64, value: u64, due: u64) {
-        let due = self.time_of(due);
+        let start = lock(&self.chipset).tsc_start;
+        let due = self.time_of(due, start);
         self.with_chips(at, |chips, now| {
             chips.lapic.set_tsc_deadline(now, value, Some(due));
             ((), Some(Chip::Lapic))
@@ -125,7 +122,9 @@ impl Bus for BoardBus {
     }
 
     fn tsc(&mut self, at: u64) -> u64 {
-        self.ticks(lock(&self.chipset).now(at))
+        let mut chips = lock(&self.chipset);
+        let ticks = u128::from(chips.now(at).0) * u128::from(self.tsc_khz) / NS_PER_MS;
+        chips.tsc_start.wrapping_add(ticks as u64)
     }
 
     fn cr8(&mut self) -> u64 {

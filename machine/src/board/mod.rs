@@ -67,6 +67,8 @@ pub struct BoardConfig {
 pub struct Chipset {
     /// The guest's clock.
     pub clock: Clock,
+    /// What the vCPU's time-stamp counter showed at power-on.
+    pub tsc_start: u64,
     /// COM1.
     pub uart: Uart,
     /// The VGA window and registers.
@@ -130,6 +132,7 @@ impl Chipset {
         let lapic = LapicConfig { id: 0, bootstrap: true, timer_hz: lapic_timer_hz, physical_bits };
         Self {
             clock,
+            tsc_start: 0,
             uart: Uart::new(),
             vga: Vga::default(),
             pic: PicPair::new(),

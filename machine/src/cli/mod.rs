@@ -21,7 +21,7 @@ use brolga_jit::{DumpConfig, JitConfig};
 use clap::Parser;
 use clap::error::ErrorKind;
 
-use crate::accel::{AccelKind, AccelPlan, EngineSpec, KvmError};
+use crate::accel::{AccelKind, AccelPlan, EngineSpec, KvmError, fixed_tsc};
 use crate::clock::ClockKind;
 use crate::exit::{End, HOST_ERROR, USER_ERROR};
 use crate::firmware::MemoryLayout;
@@ -110,6 +110,11 @@ fn prepare(run: &RunArguments) -> Result<Prepared> {
         config.cpu = adapt(&plan, config.cpu)?;
     }
     let mut machine = Machine::new(config, Serial::nowhere())?;
+    if plan.has(AccelKind::Kvm)
+        && let Some(ticks) = fixed_tsc()?
+    {
+        machine.set_tsc(ticks);
+    }
     machine.set_changes(plan.changes);
     let tracer = trace::start(run)?;
     machine.debug.tracer = tracer;
@@ -137,7 +142,10 @@ fn prepare(run: &RunArguments) -> Result<Prepared> {
 fn adapt(plan: &AccelPlan, model: CpuModel) -> Result<CpuModel> {
     let (given, lost) = plan.adapt(model)?;
     if !lost.is_empty() {
-        eprintln!("brolga: KVM does not give, and the guest's processor lacks: {}", lost.join(", "));
+        eprintln!(
+            "brolga: KVM does not give, and the guest's processor lacks: {}",
+            lost.join(", ")
+        );
     }
     Ok(given)
 }

@@ -42,7 +42,8 @@ impl Alarm {
     pub(super) fn new(vcpu: &VcpuFd) -> io::Result<Self> {
         let thread = this_thread();
         // SAFETY: the set exists; no old mask is asked for.
-        let failed = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &alone(), std::ptr::null_mut()) };
+        let failed =
+            unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &alone(), std::ptr::null_mut()) };
         if failed != 0 {
             return Err(io::Error::from_raw_os_error(failed));
         }

@@ -33,12 +33,10 @@ const OURS: [Feature; 10] = [
 const NEVER: [Feature; 3] = [Feature::Pku, Feature::SpecCtrl, Feature::ArchCapabilities];
 
 /// `model` without what KVM does not support, and what that is.
-pub(super) fn restrict(
-    kvm: &Kvm,
-    model: CpuModel,
-) -> Result<(CpuModel, Vec<Feature>), KvmError> {
-    let supported =
-        kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(failed("KVM_GET_SUPPORTED_CPUID"))?;
+pub(super) fn restrict(kvm: &Kvm, model: CpuModel) -> Result<(CpuModel, Vec<Feature>), KvmError> {
+    let supported = kvm
+        .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+        .map_err(failed("KVM_GET_SUPPORTED_CPUID"))?;
     let has = |leaf: u32, subleaf: u32, register: usize, bit: u32| {
         let entry = supported.as_slice().iter().find(|entry| {
             entry.function == leaf && (entry.flags & INDEXED == 0 || entry.index == subleaf)

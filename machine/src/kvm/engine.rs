@@ -13,7 +13,7 @@ use brolga_cpu::system::interrupt;
 use brolga_cpu::system::msr;
 use brolga_cpu::vcpu::{Activity, Shadow, attr, rflags};
 use brolga_mmu::{GuestPhys, Width};
-use kvm_bindings::{Msrs, kvm_msr_entry};
+use kvm_bindings::{KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP, kvm_guest_debug};
 
 use super::alarm::Alarm;
 use super::counts::Counts;
@@ -39,12 +39,27 @@ pub struct Engine {
     stale: bool,
     /// KVM's time-stamp counter shows the guest's time.
     tsc_set: bool,
+    /// It cannot be set: see [`Host::fixed_tsc`].
+    tsc_is_fixed: bool,
     failure: Option<HostFailure>,
     counts: Counts,
 }
 
 fn host(error: kvm_ioctls::Error) -> io::Error {
     io::Error::from_raw_os_error(error.errno())
+}
+
+/// How a single step has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stepped {
+    /// The instruction is done, or its fault delivered.
+    Done,
+    /// KVM could not do it.
+    GaveUp(&'static str),
+    /// A triple fault.
+    Shutdown,
+    /// It left KVM: HLT, a port, a register.
+    Exited,
 }
 
 /// What comes of an exit.
@@ -58,7 +73,8 @@ impl Engine {
         core: &Core,
     ) -> Result<impl FnOnce(Core) -> Self + use<>, KvmError> {
         let vm = Vm::new(host, core.mem.map.clone(), &core.model)?;
-        Ok(|core| Self {
+        let tsc_is_fixed = host.fixed_tsc()?.is_some();
+        Ok(move |core| Self {
             interpreter: Interpreter::new(core),
             vm,
             alarm: None,
@@ -68,9 +84,39 @@ impl Engine {
             if_flag: false,
             stale: false,
             tsc_set: false,
+            tsc_is_fixed,
             failure: None,
             counts: Counts::default(),
         })
+    }
+
+    /// Moves the state to KVM and back, without a run: nothing changes.
+    pub fn round_trip(&mut self) -> io::Result<()> {
+        self.enter()?;
+        self.leave()
+    }
+
+    /// Executes one instruction under KVM and brings the state back; how KVM ended it.
+    pub fn step(&mut self) -> io::Result<Stepped> {
+        self.enter()?;
+        let control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP;
+        self.debug(control)?;
+        let ran = self.vm.vcpu.run().map(drop);
+        let exit = exit::read(self.vm.vcpu.get_kvm_run());
+        self.debug(0)?;
+        self.leave()?;
+        ran.map_err(host)?;
+        Ok(match exit {
+            Exit::Debug => Stepped::Done,
+            Exit::GivesUp(on) => Stepped::GaveUp(on.why),
+            Exit::Shutdown => Stepped::Shutdown,
+            _ => Stepped::Exited,
+        })
+    }
+
+    fn debug(&self, control: u32) -> io::Result<()> {
+        let debug = kvm_guest_debug { control, ..Default::default() };
+        self.vm.vcpu.set_guest_debug(&debug).map_err(host)
     }
 
     /// Moves the state to KVM.
@@ -309,19 +355,18 @@ impl Engine {
         Ok(())
     }
 
-    /// Makes KVM's time-stamp counter the guest's.
+    /// Makes KVM's time-stamp counter the guest's, or the other way round where KVM's cannot be set.
     fn set_tsc(&mut self) -> io::Result<()> {
+        self.tsc_set = true;
+        if self.tsc_is_fixed {
+            return self.follow_tsc();
+        }
         let want = self.interpreter.core.tsc();
         let hz = 1000 * u64::from(self.interpreter.core.model.tsc_khz());
         // KVM takes a value within a second of what it expects for one that is to change nothing
         // (`kvm_synchronize_tsc`).
-        for data in [want.wrapping_add(10 * hz), want] {
-            let entry = kvm_msr_entry { index: msrs::TSC, data, ..Default::default() };
-            let list = Msrs::from_entries(&[entry]).map_err(|_| io::ErrorKind::OutOfMemory)?;
-            self.vm.vcpu.set_msrs(&list).map_err(host)?;
-        }
-        self.tsc_set = true;
-        Ok(())
+        sys::write_tsc(&self.vm.vcpu, want.wrapping_add(10 * hz))?;
+        sys::write_tsc(&self.vm.vcpu, want)
     }
 
     /// Makes our time-stamp counter what the guest reads of KVM's, which follows the host's
@@ -330,14 +375,10 @@ impl Engine {
         if !self.tsc_set {
             return Ok(());
         }
-        let entry = kvm_msr_entry { index: msrs::TSC, ..Default::default() };
-        let mut list = Msrs::from_entries(&[entry]).map_err(|_| io::ErrorKind::OutOfMemory)?;
-        self.vm.vcpu.get_msrs(&mut list).map_err(host)?;
+        let shown = sys::read_tsc(&self.vm.vcpu)?;
         let core = &mut self.interpreter.core;
-        if let [entry] = list.as_slice() {
-            let ahead = entry.data.wrapping_sub(core.tsc());
-            core.vcpu.sys.tsc_offset = core.vcpu.sys.tsc_offset.wrapping_add(ahead);
-        }
+        let ahead = shown.wrapping_sub(core.tsc());
+        core.vcpu.sys.tsc_offset = core.vcpu.sys.tsc_offset.wrapping_add(ahead);
         Ok(())
     }
 

@@ -64,6 +64,17 @@ impl Host {
         Ok(Self { kvm, tsc_khz })
     }
 
+    /// The time-stamp counter of guests, if a guest has the host's whatever it is set to (a KVM that
+    /// neither offsets nor intercepts it).
+    pub fn fixed_tsc(&self) -> Result<Option<u64>, KvmError> {
+        let probe = Probe::new(&self.kvm)?;
+        let far = 1_000_000_000_000_000;
+        let before = probe.tsc()?;
+        probe.set_tsc(before.wrapping_add(far))?;
+        let now = probe.tsc()?;
+        Ok((now.wrapping_sub(before) < far / 2).then_some(now))
+    }
+
     /// The processor that this KVM can give to a guest that was to have `model`: without the
     /// features that it lacks, and, where the host cannot scale it, with the host's time-stamp
     /// counter. With the features that are missing, by name.

@@ -17,5 +17,5 @@ mod state;
 mod sys;
 mod vm;
 
-pub use engine::Engine;
+pub use engine::{Engine, Stepped};
 pub use host::Host;

@@ -69,14 +69,25 @@ mod tests {
         let model = CpuModel::by_name("x86-64").expect("a model");
         let direct: Vec<u32> = direct(&model)
             .iter()
-            .flat_map(|(base, bits)| (0..512_u32).map(move |n| (base + n, bits[n as usize / 8] >> (n % 8) & 1)))
+            .flat_map(|(base, bits)| {
+                (0..512_u32).map(move |n| (base + n, bits[n as usize / 8] >> (n % 8) & 1))
+            })
             .filter_map(|(index, bit)| (bit != 0).then_some(index))
             .collect();
         assert_eq!(
             direct,
             [
-                0x174, 0x175, 0x176, 0xc000_0080, 0xc000_0081, 0xc000_0082, 0xc000_0083,
-                0xc000_0084, 0xc000_0100, 0xc000_0101, 0xc000_0102
+                0x174,
+                0x175,
+                0x176,
+                0xc000_0080,
+                0xc000_0081,
+                0xc000_0082,
+                0xc000_0083,
+                0xc000_0084,
+                0xc000_0100,
+                0xc000_0101,
+                0xc000_0102
             ],
             "TSC_AUX takes RDTSCP, which this model lacks"
         );

@@ -8,6 +8,7 @@ use kvm_bindings as kvm;
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use libc::c_ulong;
 
+use super::msrs;
 use crate::accel::KvmError;
 
 const READ: c_ulong = 2;
@@ -91,6 +92,25 @@ pub(super) fn set_memory(vm: &VmFd, map: &PhysMap) -> Result<(), KvmError> {
     Ok(())
 }
 
+fn tsc_entry(data: u64) -> io::Result<kvm::Msrs> {
+    let entry = kvm::kvm_msr_entry { index: msrs::TSC, data, ..Default::default() };
+    Ok(kvm::Msrs::from_entries(&[entry]).map_err(|_| io::ErrorKind::OutOfMemory)?)
+}
+
+/// The guest's time-stamp counter.
+pub(super) fn read_tsc(vcpu: &VcpuFd) -> io::Result<u64> {
+    let mut list = tsc_entry(0)?;
+    vcpu.get_msrs(&mut list).map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
+    Ok(list.as_slice().first().map_or(0, |entry| entry.data))
+}
+
+/// Sets the guest's time-stamp counter.
+pub(super) fn write_tsc(vcpu: &VcpuFd, ticks: u64) -> io::Result<()> {
+    vcpu.set_msrs(&tsc_entry(ticks)?)
+        .map(drop)
+        .map_err(|error| io::Error::from_raw_os_error(error.errno()))
+}
+
 /// A guest without memory, to ask what a guest's processor is like.
 pub(super) struct Probe {
     vcpu: VcpuFd,
@@ -102,6 +122,17 @@ impl Probe {
         let vm = kvm.create_vm().map_err(failed("KVM_CREATE_VM"))?;
         let vcpu = vm.create_vcpu(0).map_err(failed("KVM_CREATE_VCPU"))?;
         Ok(Self { vcpu, _vm: vm })
+    }
+
+    /// Its time-stamp counter.
+    pub(super) fn tsc(&self) -> Result<u64, KvmError> {
+        read_tsc(&self.vcpu).map_err(|error| KvmError::Setup { what: "KVM_GET_MSRS", error })
+    }
+
+    /// Sets its time-stamp counter.
+    pub(super) fn set_tsc(&self, ticks: u64) -> Result<(), KvmError> {
+        write_tsc(&self.vcpu, ticks)
+            .map_err(|error| KvmError::Setup { what: "KVM_SET_MSRS", error })
     }
 
     /// The frequency of its time-stamp counter.

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use brolga_cpu::cpuid::CpuModel;
 use brolga_mmu::PhysMap;
 use kvm_bindings as kvm;
-use kvm_ioctls::{
-    Cap, MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, VcpuFd, VmFd,
-};
+use kvm_ioctls::{Cap, MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, VcpuFd, VmFd};
 
 use super::sys::{self, failed};
 use super::{Host, cpuid, msrs};
@@ -32,7 +30,12 @@ impl Vm {
         let vm = host.kvm.create_vm().map_err(failed("KVM_CREATE_VM"))?;
         vm.set_identity_map_address(IDENTITY_MAP).map_err(failed("KVM_SET_IDENTITY_MAP_ADDR"))?;
         vm.set_tss_address(TSS).map_err(failed("KVM_SET_TSS_ADDR"))?;
-        enable(&vm, "KVM_CAP_EXIT_ON_EMULATION_FAILURE", kvm::KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1)?;
+        enable(
+            &vm,
+            "KVM_CAP_EXIT_ON_EMULATION_FAILURE",
+            kvm::KVM_CAP_EXIT_ON_EMULATION_FAILURE,
+            1,
+        )?;
         enable(&vm, "KVM_CAP_EXCEPTION_PAYLOAD", kvm::KVM_CAP_EXCEPTION_PAYLOAD, 1)?;
         let to_us = kvm::KVM_MSR_EXIT_REASON_INVAL
             | kvm::KVM_MSR_EXIT_REASON_UNKNOWN

@@ -51,8 +51,7 @@ pub(super) fn from_kvm(state: &mut Vcpu, events: &kvm::kvm_vcpu_events) -> Pendi
     let is_trap = exception.pending != 0 && exception.nr == vector::DB && payload.is_some();
     state.pending_db = if is_trap { events.exception_payload } else { 0 };
     // INT n, INT3 and INTO are delivered by executing them again: RIP is still theirs.
-    let by_instruction =
-        exception.injected != 0 && matches!(exception.nr, vector::BP | vector::OF);
+    let by_instruction = exception.injected != 0 && matches!(exception.nr, vector::BP | vector::OF);
     let is_fault = (exception.pending | exception.injected) != 0 && !is_trap && !by_instruction;
     let event = if is_fault {
         Some(Event::Exception(Exception {

@@ -66,12 +66,13 @@ pub(super) fn from_kvm(state: &mut Vcpu, model: &CpuModel, xsave: &kvm_xsave) {
         state.x87 = Default::default();
     }
     state.mxcsr = u32::from_le_bytes(get(&area, MXCSR));
-    let vectors = |component, at: usize| -> [u128; 16] {
-        let there = present & component != 0;
-        std::array::from_fn(|n| {
-            if there { u128::from_le_bytes(get(&area, at + 16 * n)) } else { 0 }
-        })
-    };
+    let vectors =
+        |component, at: usize| -> [u128; 16] {
+            let there = present & component != 0;
+            std::array::from_fn(|n| {
+                if there { u128::from_le_bytes(get(&area, at + 16 * n)) } else { 0 }
+            })
+        };
     state.xmm = vectors(xcr0::SSE, XMM);
     if model.has(Feature::Avx) {
         state.ymm_high = vectors(xcr0::AVX, YMM_HIGH);

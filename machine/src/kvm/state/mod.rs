@@ -41,8 +41,7 @@ pub(super) fn to_kvm(
     sys::set_xsave(vcpu, &fpu::to_kvm(state, model))?;
     set_msrs(vcpu, state, model)?;
     let sys = &state.sys;
-    let debug =
-        kvm::kvm_debugregs { db: sys.dr, dr6: sys.dr6, dr7: sys.dr7, ..Default::default() };
+    let debug = kvm::kvm_debugregs { db: sys.dr, dr6: sys.dr6, dr7: sys.dr7, ..Default::default() };
     vcpu.set_debug_regs(&debug).map_err(host)?;
     vcpu.set_regs(&registers(state)).map_err(host)?;
     // The last: KVM forgets what is pending when other state is set.
