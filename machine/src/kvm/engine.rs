@@ -188,11 +188,7 @@ impl Engine {
             }
             if let Err(error) = self.enter() {
                 tracing::debug!(target: "kvm", "the state is refused: {error}");
-                let on = GivesUp::on("KVM refuses the state");
-                if let Some(stop) = self.execute_one(&on)? {
-                    return Ok(stop);
-                }
-                continue;
+                return self.interpret("KVM refuses the state", slice.instructions);
             }
             self.offer()?;
             if let Some(stop) = self.once()? {

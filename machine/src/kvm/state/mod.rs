@@ -9,7 +9,7 @@ use std::io;
 
 use brolga_cpu::core::Core;
 use brolga_cpu::cpuid::{CpuModel, Feature};
-use brolga_cpu::vcpu::{RIP, SegReg, Vcpu, cr0, gpr};
+use brolga_cpu::vcpu::{RIP, SegReg, Vcpu, cr0, efer, gpr};
 use kvm_bindings as kvm;
 use kvm_bindings::{Msrs, kvm_msr_entry};
 use kvm_ioctls::VcpuFd;
@@ -32,7 +32,15 @@ pub(super) fn to_kvm(
     apic_base: u64,
     cr8: u64,
 ) -> io::Result<()> {
-    sys::set_sregs(vcpu, &segments::to_kvm(state, apic_base, cr8))?;
+    let sregs = segments::to_kvm(state, apic_base, cr8);
+    sys::set_sregs(vcpu, &sregs)?;
+    // kvm_pvm knows paging in long mode only, and drops CR0.PG without a word.
+    if sregs.cr0 & cr0::PG != 0 && sregs.efer & efer::LMA == 0 {
+        let taken = sys::get_sregs(vcpu)?;
+        if taken.cr0 & cr0::PG == 0 {
+            return Err(io::Error::other("KVM does not take paging outside long mode"));
+        }
+    }
     if model.has(Feature::Xsave) {
         let mut xcrs = kvm::kvm_xcrs { nr_xcrs: 1, ..Default::default() };
         xcrs.xcrs[0] = kvm::kvm_xcr { xcr: XCR0, value: state.sys.xcr0, ..Default::default() };
