@@ -11,9 +11,9 @@ use crate::core::{Core, Exit};
 use crate::insn::Insn;
 use crate::vcpu::{gpr, xcr0};
 
-/// The nominal frequency of the time-stamp counter, and of the crystal that it and the local APIC
-/// timer count (CPUID leaf 15h), in Hz.
-pub const TSC_HZ: u32 = 1_000_000_000;
+/// The frequency of the time-stamp counter where nothing else is said, in kHz. The crystal that it
+/// and the local APIC timer count (CPUID leaf 15h) has the same one.
+pub const TSC_KHZ: u32 = 1_000_000;
 
 /// A place in the CPUID leaves where a feature has its bit.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -30,6 +30,38 @@ enum Word {
     Ext1Edx,
     Ext7Edx,
     Ext8Ebx,
+}
+
+/// A feature's bit in CPUID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FeatureBit {
+    /// The leaf.
+    pub leaf: u32,
+    /// The subleaf, 0 in leaves that have none.
+    pub subleaf: u32,
+    /// The register: 0 to 3 for EAX, EBX, ECX, EDX.
+    pub register: usize,
+    /// The bit's number.
+    pub bit: u32,
+}
+
+impl From<(Word, u32)> for FeatureBit {
+    fn from((word, bit): (Word, u32)) -> Self {
+        let (leaf, subleaf, register) = match word {
+            Word::Leaf1Ecx => (1, 0, 2),
+            Word::Leaf1Edx => (1, 0, 3),
+            Word::Leaf6Eax => (6, 0, 0),
+            Word::Leaf7Ebx => (7, 0, 1),
+            Word::Leaf7Ecx => (7, 0, 2),
+            Word::Leaf7Edx => (7, 0, 3),
+            Word::LeafDEax => (0xd, 1, 0),
+            Word::Ext1Ecx => (0x8000_0001, 0, 2),
+            Word::Ext1Edx => (0x8000_0001, 0, 3),
+            Word::Ext7Edx => (0x8000_0007, 0, 3),
+            Word::Ext8Ebx => (0x8000_0008, 0, 1),
+        };
+        FeatureBit { leaf, subleaf, register, bit }
+    }
 }
 
 macro_rules! features {
@@ -156,6 +188,8 @@ pub struct CpuModel {
     stepping: u32,
     phys_bits: u8,
     features: u128,
+    /// The frequency of the time-stamp counter.
+    tsc_khz: u32,
     /// Highest basic leaf.
     max_leaf: u32,
     /// Highest extended leaf; 0 if there are none.
@@ -203,6 +237,38 @@ impl CpuModel {
     /// Width of physical addresses (MAXPHYADDR).
     pub fn phys_bits(&self) -> u8 {
         self.phys_bits
+    }
+
+    /// The frequency of the time-stamp counter, in kHz.
+    pub fn tsc_khz(&self) -> u32 {
+        self.tsc_khz
+    }
+
+    /// The frequency of the local APIC's timer, in Hz.
+    pub fn crystal_hz(&self) -> u32 {
+        self.tsc_khz * 1000
+    }
+
+    /// This model with another frequency, up to 4.29 GHz, of its time-stamp counter.
+    pub fn with_tsc_khz(self, tsc_khz: u32) -> CpuModel {
+        CpuModel { tsc_khz: tsc_khz.min(u32::MAX / 1000), ..self }
+    }
+
+    /// This model with those of its features that `keeps` wants, and what it has lost.
+    pub fn restricted(
+        self,
+        keeps: impl Fn(Feature, FeatureBit) -> bool,
+    ) -> (CpuModel, Vec<Feature>) {
+        let all = Feature::ALL.iter().copied();
+        let lost: Vec<Feature> =
+            all.filter(|&f| self.has(f) && !keeps(f, f.place().into())).collect();
+        let features = lost.iter().fold(self.features, |left, f| left & !f.mask());
+        (CpuModel { features, ..self }, lost)
+    }
+
+    /// The highest basic leaf, and the highest extended one; 0 if there are none.
+    pub fn last_leaves(&self) -> [u32; 2] {
+        [self.max_leaf, self.max_extended]
     }
 
     /// The state components that XCR0 can enable, as its bits.

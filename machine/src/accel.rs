@@ -1,14 +1,25 @@
 //! What executes a guest's instructions.
 
-use std::fmt::{self, Display, Formatter};
-use std::num::NonZeroU64;
-use std::str::FromStr;
+mod change;
+mod plan;
 
+use std::fmt::{self, Display, Formatter};
+use std::io;
+use std::num::NonZeroU64;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use brolga_cpu::bus::Lines;
 use brolga_cpu::core::tier::Tier;
 use brolga_cpu::core::{Core, Interpreter, Stop};
+use brolga_cpu::cpuid::CpuModel;
+use brolga_cpu::vcpu::rflags;
 use brolga_jit::{Jit, JitConfig, JitError};
 use brolga_mmu::{GuestPhys, PAGE_BITS, PAGE_SIZE};
 use clap::ValueEnum;
+
+pub use plan::{AccelPlan, Change, Moment, fixed_tsc};
 
 /// The accelerators there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -17,9 +28,20 @@ pub enum AccelKind {
     Interp,
     /// The interpreter, and a translator to host code for what is hot.
     Jit,
+    /// The host's processor, through Linux's KVM.
+    Kvm,
 }
 
 impl AccelKind {
+    /// The accelerator that `name` means.
+    pub fn by_name(name: &str) -> Result<AccelKind, String> {
+        ValueEnum::from_str(name, false).map_err(|_| {
+            let names = AccelKind::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+            let names: Vec<String> = names.map(|value| value.get_name().to_owned()).collect();
+            format!("there is no engine {name:?}; there are: {}", names.join(", "))
+        })
+    }
+
     /// What runs if nothing is said: the translator, where it knows the host.
     pub const fn of_this_host() -> AccelKind {
         if cfg!(all(target_os = "linux", target_arch = "x86_64")) {
@@ -28,6 +50,72 @@ impl AccelKind {
             AccelKind::Interp
         }
     }
+}
+
+/// Why there is no KVM for a machine.
+#[derive(Debug, thiserror::Error)]
+pub enum KvmError {
+    /// Not this kind of host.
+    #[error("--accel kvm needs a host with Linux on x86-64")]
+    OtherHost,
+    /// It cannot be opened.
+    #[error("--accel kvm: {} cannot be opened: {error}{}", path.display(), advice(error))]
+    Open {
+        /// The device.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+    /// It is something else.
+    #[error("--accel kvm: {} is not KVM: it speaks version {version}, not 12", path.display())]
+    NotKvm {
+        /// The device.
+        path: PathBuf,
+        /// What it says of itself.
+        version: i32,
+    },
+    /// The kernel is too old.
+    #[error("--accel kvm needs Linux 5.14 or later: this kernel lacks {0}")]
+    Missing(String),
+    /// A guest could not be made.
+    #[error("--accel kvm: {what} fails: {error}")]
+    Setup {
+        /// The step.
+        what: &'static str,
+        /// Why.
+        error: io::Error,
+    },
+    /// Virtual time is counted in instructions.
+    #[error("--accel kvm cannot count instructions, so there is no --clock virtual with it")]
+    VirtualClock,
+    /// The guest knows a processor that KVM does not give.
+    #[error(
+        "KVM cannot go on with this guest: it was shown a processor that this host's KVM does not \
+         give ({0}); `then=kvm` in --accel makes the machine with one that it does"
+    )]
+    OtherProcessor(String),
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => " (users of it are commonly in the group kvm)",
+        io::ErrorKind::NotFound => " (no KVM in this kernel, or virtualization is off)",
+        _ => "",
+    }
+}
+
+/// The host does not do what it did before: the run cannot go on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct HostFailure(pub String);
+
+/// What an engine may do until the machine looks around.
+#[derive(Clone, Copy, Debug)]
+pub struct Slice {
+    /// At most so many instructions, of engines that count them.
+    pub instructions: u64,
+    /// About so long, for engines that do not.
+    pub time: Duration,
 }
 
 /// An accelerator with settings, written as `interp:slice=1000` or `jit:threshold=1`.
@@ -55,12 +143,7 @@ impl FromStr for EngineSpec {
     fn from_str(text: &str) -> Result<Self, String> {
         let mut words = text.split(':');
         let name = words.next().unwrap_or_default();
-        let kind = AccelKind::from_str(name, false).map_err(|_| {
-            let names = AccelKind::value_variants().iter().filter_map(ValueEnum::to_possible_value);
-            let names: Vec<String> = names.map(|value| value.get_name().to_owned()).collect();
-            format!("there is no engine {name:?}; there are: {}", names.join(", "))
-        })?;
-        let mut spec = Self::from(kind);
+        let mut spec = Self::from(AccelKind::by_name(name)?);
         words.try_for_each(|setting| spec.set(setting))?;
         Ok(spec)
     }
@@ -104,29 +187,131 @@ impl EngineSpec {
     }
 
     /// The engine, with the vCPU that it is to run.
-    pub fn build(&self, core: Core) -> Result<Box<dyn Accelerator>, JitError> {
-        let engine: Box<dyn Accelerator> = match self.kind {
-            AccelKind::Interp => Box::new(Interpreter::new(core)),
-            AccelKind::Jit => Box::new(Interpreter::with_tier(core, Jit::new(self.jit.clone())?)),
+    pub fn build(&self, core: Core) -> Result<Box<dyn Accelerator>, EngineError> {
+        Ok(self.prepare(&core)?(core))
+    }
+
+    /// Everything that can fail, for this vCPU; what is returned makes the engine of it.
+    fn prepare(&self, core: &Core) -> Result<Make, EngineError> {
+        let make: Make = match self.kind {
+            AccelKind::Interp => Box::new(|core| Box::new(Interpreter::new(core))),
+            AccelKind::Jit => {
+                let jit = Jit::new(self.jit.clone())?;
+                Box::new(|core| Box::new(Interpreter::with_tier(core, jit)))
+            }
+            AccelKind::Kvm => on_kvm::prepare(core)?,
         };
         Ok(match self.slice {
-            Some(most) => Box::new(Sliced { engine, most }),
-            None => engine,
+            Some(most) => Box::new(move |core| Box::new(Sliced { engine: make(core), most })),
+            None => make,
         })
     }
 }
 
-/// An engine with the vCPU that it runs. All engines count instructions alike and stop at the
-/// same ones.
+/// Makes an engine of a vCPU.
+type Make = Box<dyn FnOnce(Core) -> Box<dyn Accelerator>>;
+
+/// Why there is no such engine here.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// No translator.
+    #[error(transparent)]
+    Jit(#[from] JitError),
+    /// No KVM.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+}
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod on_kvm {
+    use super::{Core, CpuModel, KvmError, Make};
+    use crate::kvm::{Engine, Host};
+
+    pub(super) fn adapt(model: CpuModel) -> Result<(CpuModel, Vec<String>), KvmError> {
+        Host::open()?.adapt(model)
+    }
+
+    pub(super) fn fixed_tsc() -> Result<Option<u64>, KvmError> {
+        Host::open()?.fixed_tsc()
+    }
+
+    pub(super) fn prepare(core: &Core) -> Result<Make, KvmError> {
+        let host = Host::open()?;
+        let (given, lost) = host.adapt((*core.model).clone())?;
+        if given != *core.model {
+            let clock = format!("TSC at {} kHz", given.tsc_khz());
+            let what = if lost.is_empty() { clock } else { lost.join(", ") };
+            return Err(KvmError::OtherProcessor(what));
+        }
+        let make = Engine::prepare(&host, core)?;
+        Ok(Box::new(|core| Box::new(make(core))))
+    }
+}
+
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+mod on_kvm {
+    use super::{Core, CpuModel, KvmError, Make};
+
+    pub(super) fn adapt(_: CpuModel) -> Result<(CpuModel, Vec<String>), KvmError> {
+        Err(KvmError::OtherHost)
+    }
+
+    pub(super) fn fixed_tsc() -> Result<Option<u64>, KvmError> {
+        Err(KvmError::OtherHost)
+    }
+
+    pub(super) fn prepare(_: &Core) -> Result<Make, KvmError> {
+        Err(KvmError::OtherHost)
+    }
+}
+
+/// An engine with the vCPU that it runs. All engines that count instructions count them alike, and
+/// stop at the same ones.
 pub trait Accelerator: Send {
-    /// Executes at most `budget` instructions.
+    /// Executes at most `budget` instructions, counted exactly, whatever that takes.
     fn run(&mut self, budget: u64) -> Stop;
 
-    /// The vCPU.
+    /// Executes as much as `slice` allows, as fast as the engine can. An engine that does not count
+    /// instructions returns [`Stop::Replan`] when the time is over.
+    fn run_slice(&mut self, slice: &Slice) -> Result<Stop, HostFailure> {
+        Ok(self.run(slice.instructions))
+    }
+
+    /// Whether [`Core::now`] counts all that [`Accelerator::run_slice`] executes.
+    fn counts_instructions(&self) -> bool {
+        true
+    }
+
+    /// The vCPU. Its architectural state is the guest's after [`Accelerator::run`] and
+    /// [`Accelerator::settle`]; in between, an engine may have it elsewhere.
     fn core(&self) -> &Core;
 
     /// The vCPU, to change it between runs.
     fn core_mut(&mut self) -> &mut Core;
+
+    /// The vCPU's interrupt inputs.
+    fn lines_mut(&mut self) -> &mut Lines {
+        &mut self.core_mut().lines
+    }
+
+    /// RFLAGS.IF.
+    fn interrupts_enabled(&self) -> bool {
+        self.core().vcpu.eflags & rflags::IF != 0
+    }
+
+    /// Makes [`Accelerator::core`] the guest's.
+    fn settle(&mut self) {}
+
+    /// Gives up the vCPU to another engine.
+    fn hand_over(&mut self) -> Core {
+        self.core_mut().hand_over()
+    }
+
+    /// What the engine has done, by name, if it counts anything: exits, and what it leaves to the
+    /// interpreter.
+    fn counts(&self) -> Vec<(String, u64)> {
+        Vec::new()
+    }
 
     /// Memory was written by somebody else than the vCPU: what was decoded from `len` bytes at
     /// `at` is dropped.
@@ -184,6 +369,33 @@ struct Sliced {
 }
 
 impl Accelerator for Sliced {
+    fn run_slice(&mut self, slice: &Slice) -> Result<Stop, HostFailure> {
+        if self.engine.counts_instructions() {
+            return Ok(self.run(slice.instructions));
+        }
+        self.engine.run_slice(slice)
+    }
+
+    fn counts_instructions(&self) -> bool {
+        self.engine.counts_instructions()
+    }
+
+    fn settle(&mut self) {
+        self.engine.settle();
+    }
+
+    fn hand_over(&mut self) -> Core {
+        self.engine.hand_over()
+    }
+
+    fn counts(&self) -> Vec<(String, u64)> {
+        self.engine.counts()
+    }
+
+    fn report(&self) -> Option<String> {
+        self.engine.report()
+    }
+
     fn translates(&self) -> bool {
         self.engine.translates()
     }
@@ -218,7 +430,8 @@ mod tests {
 
     #[test]
     fn engines_are_written_as_they_are_read() {
-        for text in ["interp", "interp:slice=1000", "jit:threshold=1:threads=0:cache=4096:slice=7"]
+        for text in
+            ["interp", "kvm", "interp:slice=1000", "jit:threshold=1:threads=0:cache=4096:slice=7"]
         {
             assert_eq!(text.parse::<EngineSpec>().map(|spec| spec.to_string()), Ok(text.into()));
         }
@@ -228,7 +441,8 @@ mod tests {
     fn other_engines_and_settings_are_refused() {
         for wrong in [
             "",
-            "kvm",
+            "xen",
+            "kvm:threads=1",
             "interp:",
             "interp:slice",
             "interp:slice=0",

@@ -65,6 +65,14 @@ impl Clock {
         }
     }
 
+    /// What it follows.
+    pub fn kind(&self) -> ClockKind {
+        match self {
+            Self::Virtual { .. } => ClockKind::Virtual,
+            Self::Host { .. } => ClockKind::Host,
+        }
+    }
+
     /// Time stands still until [`Clock::go_on`]: a debugger has the machine.
     pub fn stop(&mut self) {
         if let Self::Host { stopped, .. } = self {

@@ -2,7 +2,7 @@
 //!
 //! - [`board`]: the chips and how they are wired.
 //! - [`clock`], [`run`]: the guest's time, and the event loop.
-//! - [`accel`]: what executes instructions.
+//! - [`accel`]: what executes instructions; `kvm`: one of them, on hosts with Linux on x86-64.
 //! - [`firmware`], [`loader`]: what is in memory before the first instruction.
 //! - [`machine`]: all of it together.
 //! - [`debug`], [`crash`], [`hash`]: looking into a machine.
@@ -19,6 +19,8 @@ pub mod debug;
 pub mod exit;
 pub mod firmware;
 pub mod hash;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod kvm;
 pub mod loader;
 pub mod lockstep;
 pub mod machine;

@@ -1,14 +1,14 @@
 //! A whole machine: the board, memory, a vCPU, and what it boots.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use brolga_cpu::core::Core;
 use brolga_cpu::cpuid::CpuModel;
-use brolga_jit::JitError;
 use brolga_mmu::{MapError, PhysMap, Ram, RamError};
 
-use crate::accel::{Accelerator, EngineSpec};
+use crate::accel::{AccelKind, Accelerator, Change, EngineError, EngineSpec, KvmError};
 use crate::board::{BoardBus, BoardConfig, Chipset, lock};
 use crate::clock::{Clock, ClockKind};
 use crate::debug::DebugState;
@@ -79,9 +79,9 @@ pub enum BuildError {
     /// The firmware tables do not fit.
     #[error(transparent)]
     Firmware(#[from] FirmwareError),
-    /// There is no translator.
+    /// There is no such engine.
     #[error(transparent)]
-    Jit(#[from] JitError),
+    Engine(#[from] EngineError),
     /// What is to be booted cannot be.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -90,12 +90,20 @@ pub enum BuildError {
 /// A machine.
 pub struct Machine {
     pub(crate) accel: Box<dyn Accelerator>,
+    /// What `accel` was made from.
+    pub(crate) engine: EngineSpec,
+    /// What follows it.
+    pub(crate) changes: VecDeque<Change>,
+    /// What the accelerators before it have done.
+    pub(crate) past_counts: Vec<(String, u64)>,
     pub(crate) chipset: Arc<Mutex<Chipset>>,
     pub(crate) serial: Serial,
     pub(crate) on_triple_fault: OnTripleFault,
     pub(crate) resets: crate::run::ResetCounter,
     /// The count of retired instructions at which the machine looks at its chips.
     pub(crate) next_look: u64,
+    /// How long a slice may take before the machine looks at its chips.
+    pub(crate) slice_time: Duration,
     pub(crate) debug: DebugState,
     map: Arc<PhysMap>,
     layout: MemoryLayout,
@@ -106,6 +114,9 @@ impl Machine {
     /// A machine at power-on, with its guest loaded.
     pub fn new(config: MachineConfig, serial: Serial) -> Result<Self, BuildError> {
         let spec = config.accel.clone();
+        if spec.kind == AccelKind::Kvm && config.clock == ClockKind::Virtual {
+            return Err(EngineError::from(KvmError::VirtualClock).into());
+        }
         Self::with_accelerator(config, serial, |core| Ok(spec.build(core)?))
     }
 
@@ -115,8 +126,16 @@ impl Machine {
         serial: Serial,
         build: impl FnOnce(Core) -> Result<Box<dyn Accelerator>, BuildError>,
     ) -> Result<Self, BuildError> {
-        let MachineConfig { memory, cpu, accel: _, clock, guest, on_triple_fault, stop_text, taps } =
-            config;
+        let MachineConfig {
+            memory,
+            cpu,
+            accel: engine,
+            clock,
+            guest,
+            on_triple_fault,
+            stop_text,
+            taps,
+        } = config;
         let mut map = PhysMap::new(Ram::new(memory.backed_bytes())?);
         for (at, len) in memory.ram_regions() {
             map.add_ram(at, len)?;
@@ -133,13 +152,18 @@ impl Machine {
             clock: Clock::new(clock),
             unix_seconds,
             physical_bits: cpu.phys_bits(),
+            lapic_timer_hz: cpu.crystal_hz().into(),
             stop_text,
             taps,
         })));
-        let bus = BoardBus::new(chipset.clone(), map.clone());
+        let bus = BoardBus::new(chipset.clone(), map.clone(), cpu.tsc_khz());
         let core = Core::new(Arc::new(cpu), map.clone(), Box::new(bus));
         let mut machine = Self {
             accel: build(core)?,
+            engine,
+            changes: VecDeque::new(),
+            past_counts: Vec::new(),
+            slice_time: Duration::ZERO,
             chipset,
             serial,
             on_triple_fault,

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use brolga_cpu::bus::Lines;
 use brolga_cpu::core::Stop;
-use brolga_cpu::vcpu::rflags;
 use brolga_devices::Request;
 
+use crate::accel::{HostFailure, Slice};
 use crate::board::{Signals, lock};
 use crate::crash::CrashReport;
 use crate::exit::End;
@@ -15,6 +15,11 @@ use crate::start;
 
 /// The longest sleep without a look at the host.
 const LONGEST_SLEEP: Duration = Duration::from_secs(10);
+
+/// The shortest and the longest slice of an engine that does not count instructions: long enough to
+/// make headway, and short enough that input and output are not late.
+const SHORTEST_SLICE: Duration = Duration::from_micros(10);
+const LONGEST_SLICE: Duration = Duration::from_millis(1);
 
 /// What ends a run from outside.
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,7 +45,7 @@ impl ResetCounter {
 
     /// A reset after `retired` instructions: whether it is one too many.
     fn count(&mut self, retired: u64) -> bool {
-        let is_close = retired - self.last <= Self::CLOSE;
+        let is_close = retired.saturating_sub(self.last) <= Self::CLOSE;
         self.in_a_row = if is_close { self.in_a_row + 1 } else { 1 };
         self.last = retired;
         self.in_a_row >= Self::MANY
@@ -57,17 +62,32 @@ impl Machine {
         }
     }
 
+    /// As [`Machine::slice`]; if it ends the run, the vCPU can be looked at.
+    pub(crate) fn turn(&mut self, limits: &Limits) -> Result<(), End> {
+        let turned = self.slice(limits);
+        if turned.is_err() {
+            self.accel.settle();
+        }
+        turned
+    }
+
     /// One slice of execution, and the look around before it if one is due: a limit cuts a slice
     /// short without one, so that a run in pieces is the same as a run in one.
-    pub(crate) fn turn(&mut self, limits: &Limits) -> Result<(), End> {
+    fn slice(&mut self, limits: &Limits) -> Result<(), End> {
         if self.retired() >= self.next_look {
             self.look()?;
         }
         self.check_limits(limits)?;
         let before = self.retired();
         let limit = limits.instructions.unwrap_or(u64::MAX);
+        let instructions = self.next_look.min(limit).saturating_sub(before);
         let started = Instant::now();
-        let stop = self.accel.run(self.next_look.min(limit).saturating_sub(before));
+        let stop = if limits.instructions.is_some() {
+            self.accel.run(instructions)
+        } else {
+            let slice = Slice { instructions, time: self.slice_time };
+            self.accel.run_slice(&slice).map_err(host_error)?
+        };
         let executed = self.retired() - before;
         if !matches!(stop, Stop::Budget | Stop::Debugger) {
             self.next_look = 0;
@@ -102,6 +122,7 @@ impl Machine {
             return Err(End::Quit);
         }
         self.drive_vcpu(signals);
+        self.follow_plan()?;
         self.plan();
         Ok(())
     }
@@ -144,16 +165,21 @@ impl Machine {
 
     /// The inputs of the vCPU, and the A20 gate on its address lines.
     fn drive_vcpu(&mut self, signals: Signals) {
-        let core = self.accel.core_mut();
         let mut chips = lock(&self.chipset);
         if signals.init {
             chips.init_lapic();
-            start::init(core);
+            drop(chips);
+            // The vCPU may ask a chip what its state is.
+            start::init(self.accel.core_mut());
+            chips = lock(&self.chipset);
         }
-        core.lines = Lines { intr: chips.intr(), nmi: core.lines.nmi || signals.nmi };
-        if chips.a20() != core.mem.map.a20() {
-            core.mem.map.set_a20(chips.a20());
-            core.mem.tlb.flush_all();
+        let lines = self.accel.lines_mut();
+        *lines = Lines { intr: chips.intr(), nmi: lines.nmi || signals.nmi };
+        let a20 = chips.a20();
+        drop(chips);
+        if a20 != self.map().a20() {
+            self.map().set_a20(a20);
+            self.accel.core_mut().mem.tlb.flush_all();
         }
     }
 
@@ -164,12 +190,15 @@ impl Machine {
         let now = chips.now(retired);
         let event = chips.next_event(now);
         chips.plan(event);
-        self.next_look = retired.saturating_add(chips.clock.budget(now, event));
+        let budget = chips.clock.budget(now, event).min(self.instructions_to_change());
+        self.next_look = retired.saturating_add(budget);
+        let left = event.map_or(LONGEST_SLICE, |event| Duration::from_nanos(event.since(now)));
+        self.slice_time = left.clamp(SHORTEST_SLICE, LONGEST_SLICE);
     }
 
     /// The CPU has halted: sleeps until something may wake it.
     fn idle(&mut self, limits: &Limits) -> Result<(), End> {
-        let interrupts_enabled = self.core().vcpu.eflags & rflags::IF != 0;
+        let interrupts_enabled = self.accel.interrupts_enabled();
         let retired = self.retired();
         let mut chips = lock(&self.chipset);
         let now = chips.now(retired);
@@ -195,7 +224,8 @@ impl Machine {
         Ok(())
     }
 
-    fn halted_for_good(&self, interrupts_enabled: bool) -> End {
+    fn halted_for_good(&mut self, interrupts_enabled: bool) -> End {
+        self.accel.settle();
         End::Halted { interrupts_enabled, report: Box::new(CrashReport::new(self)) }
     }
 
@@ -213,11 +243,20 @@ impl Machine {
 
     fn reset_by_guest(&mut self) -> Result<(), End> {
         let retired = self.retired();
-        if self.resets.count(retired) {
+        // An engine that does not count executes some thousand instructions in a microsecond.
+        let done = match self.accel.counts_instructions() {
+            true => retired,
+            false => lock(&self.chipset).now(retired).0 / 1000,
+        };
+        if self.resets.count(done) {
             return Err(End::ResetLoop { resets: ResetCounter::MANY });
         }
         self.reset().map_err(|error| End::HostError { message: error.to_string() })
     }
+}
+
+fn host_error(HostFailure(message): HostFailure) -> End {
+    End::HostError { message }
 }
 
 #[cfg(test)]

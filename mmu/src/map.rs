@@ -310,6 +310,19 @@ impl PhysMap {
         self.regions.iter().map(|r| (GuestPhys(r.start), GuestPhys(r.last), r.backing))
     }
 
+    /// The host memory behind the regions, as it is with the A20 gate open: each region's first
+    /// address, its length, the host address of its first byte, and whether it takes writes.
+    pub fn host_regions(&self) -> impl Iterator<Item = (GuestPhys, u64, HostPtr, bool)> + '_ {
+        self.regions.iter().filter_map(|region| {
+            let (host, writable) = match region.backing {
+                Backing::Ram { offset } => (self.ram.host(offset), true),
+                Backing::Rom { rom, offset } => (self.roms.get(rom.0)?.host(offset), false),
+                Backing::Mmio => return None,
+            };
+            Some((GuestPhys(region.start), region.last - region.start + 1, host, writable))
+        })
+    }
+
     /// The ranges of RAM, in ascending order, neighbours joined: first address and length.
     pub fn ram_ranges(&self) -> Vec<(GuestPhys, u64)> {
         let mut ranges: Vec<(GuestPhys, u64)> = Vec::new();
@@ -378,6 +391,23 @@ mod tests {
             map.ram_ranges(),
             [(GuestPhys(0), 0xf_0000), (GuestPhys(0xf_2000), 4 * MIB - 0xf_2000)]
         );
+    }
+
+    #[test]
+    fn host_regions_are_those_of_the_map() {
+        let map = map();
+        let regions: Vec<_> = map.host_regions().collect();
+        let kinds: Vec<_> = regions.iter().map(|&(at, len, _, ram)| (at.0, len, ram)).collect();
+        let expected = [
+            (0, 0xf_0000, true),
+            (0xf_0000, 0x2000, false),
+            (0xf_2000, 0x30_e000, true),
+            (0xffff_f000, 0x1000, false),
+        ];
+        assert_eq!(kinds, expected);
+        for (at, _, host, _) in regions {
+            assert_eq!(host, map.lookup(at).host, "at {at}");
+        }
     }
 
     #[test]

@@ -9,6 +9,8 @@ pub mod exit;
 pub mod expect;
 pub mod fuzz;
 pub mod guests;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod kvm;
 pub mod moo;
 pub mod operands;
 pub mod oracle;

@@ -23,7 +23,7 @@ use brolga_mmu::PhysMap;
 
 pub use crate::block::Mode;
 use crate::block::{Block, Op};
-use crate::bus::{Bus, Lines};
+use crate::bus::{Bus, Lines, NoDevices};
 use crate::cpuid::CpuModel;
 use crate::exception::Exception;
 use crate::insn::Insn;
@@ -151,6 +151,24 @@ impl Core {
         core
     }
 
+    /// Gives up the vCPU, with the machine around it, so that another engine can go on with it: what
+    /// stays here has the same memory, and nobody on its bus.
+    pub fn hand_over(&mut self) -> Core {
+        let spare = Core::new(self.model.clone(), self.mem.map.clone(), Box::new(NoDevices));
+        let old = std::mem::replace(self, spare);
+        let retired = old.now();
+        // What was derived from the state, or found in memory, is found anew.
+        let mut core = Core::new(old.model, old.mem.map, old.bus);
+        core.vcpu = old.vcpu;
+        core.lines = old.lines;
+        core.trail = old.trail;
+        core.delivery = old.delivery;
+        core.stops = old.stops;
+        core.progress.retired = retired;
+        core.mode_changed();
+        core
+    }
+
     /// RESET: the state after power-up; retired instructions go on counting.
     pub fn reset(&mut self) {
         self.vcpu = Vcpu::new(self.model.signature());
@@ -178,6 +196,12 @@ impl Core {
     #[inline(always)]
     pub fn set_rip(&mut self, ip: u64) {
         self.vcpu.regs[RIP as usize] = ip;
+    }
+
+    /// Whether an access by an engine's own hands may have changed what comes next, so that the
+    /// machine must look.
+    pub fn take_replan(&mut self) -> bool {
+        self.bus.take_replan() | std::mem::take(&mut self.progress.replan)
     }
 
     /// Leaves the block after the current instruction, and the slice if `replan`.

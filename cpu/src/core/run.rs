@@ -98,6 +98,46 @@ impl<T: Tier> Interpreter<T> {
         }
     }
 
+    /// Executes one instruction, or lets one event in, for an engine that runs the guest elsewhere
+    /// and leaves this one to us. Nothing is taken from what was found in memory before, and nothing
+    /// is kept: the guest may have changed any of it. A repetition may do some iterations.
+    pub fn run_alone(&mut self) -> Stop {
+        const ITERATIONS: u64 = 1024;
+        let core = &mut self.core;
+        core.mem.tlb.flush_all();
+        core.mode_changed();
+        core.progress.replan = false;
+        core.progress.single = false;
+        core.progress.slice_end = core.progress.retired.saturating_add(ITERATIONS);
+        if core.has_event()
+            && let Some(events) = core.take_events()
+        {
+            return match events {
+                Events::Stop(stop) => stop,
+                Events::Delivered => Stop::Budget,
+            };
+        }
+        let ip = core.vcpu.regs[RIP as usize];
+        let at = core.code_address(ip);
+        core.progress.at = 0;
+        core.progress.between();
+        match core.fetch_one(ip) {
+            Ok(block) => core.execute(&block, at, 1),
+            Err(_) => core.deliver_fault(),
+        }
+        if std::mem::take(&mut core.progress.replan) { Stop::Replan } else { Stop::Budget }
+    }
+
+    /// Forgets everything that was found in memory: somebody else has executed the guest.
+    pub fn forget(&mut self) {
+        self.blocks.clear();
+        self.tier.clear();
+        self.core.mem.stale.clear();
+        self.core.mem.code.clear();
+        self.core.mem.tlb.flush_all();
+        self.core.mode_changed();
+    }
+
     /// Executes whole blocks for as long as each is known, fits in the slice, and cannot have
     /// changed what the run loop looks at between blocks.
     #[inline(always)]

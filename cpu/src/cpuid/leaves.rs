@@ -1,6 +1,6 @@
 //! The CPUID leaves, computed from a model's features (SDM vol. 2, CPUID).
 
-use super::{CpuModel, Feature, TSC_HZ, Word};
+use super::{CpuModel, Feature, Word};
 use crate::semantics::sse::xsave;
 use crate::vcpu::cr4;
 
@@ -78,10 +78,10 @@ impl CpuModel {
             },
             0xb => topology(subleaf),
             0xd if self.has(Feature::Xsave) => self.extended_state(subleaf, xcr0),
-            // TSC = crystal * EBX / EAX: the crystal itself runs at the nominal frequency.
-            0x15 => Registers { eax: 1, ebx: 1, ecx: TSC_HZ, edx: 0 },
+            // TSC = crystal * EBX / EAX: they are one.
+            0x15 => Registers { eax: 1, ebx: 1, ecx: self.crystal_hz(), edx: 0 },
             0x16 => {
-                let mhz = TSC_HZ / 1_000_000;
+                let mhz = self.tsc_khz / 1000;
                 Registers { eax: mhz, ebx: mhz, ecx: 100, edx: 0 }
             }
             _ => none,

@@ -1,6 +1,6 @@
 //! The table of models.
 
-use super::{CpuModel, Feature};
+use super::{CpuModel, Feature, TSC_KHZ};
 
 use Feature::*;
 
@@ -83,6 +83,7 @@ pub(super) fn max() -> CpuModel {
         features: union(&[
             I486, PENTIUM, PENTIUM3, I686, X86_64, CORE2, NEHALEM, HASWELL, AVX, MAX,
         ]),
+        tsc_khz: TSC_KHZ,
         max_leaf: 0x16,
         max_extended: 0x8000_0008,
     }

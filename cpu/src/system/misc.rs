@@ -23,7 +23,7 @@ impl Core {
     }
 
     /// The time-stamp counter as the guest sees it.
-    pub(super) fn tsc(&mut self) -> u64 {
+    pub fn tsc(&mut self) -> u64 {
         let now = self.now();
         self.bus.tsc(now).wrapping_add(self.vcpu.sys.tsc_offset)
     }

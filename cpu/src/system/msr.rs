@@ -153,8 +153,8 @@ fn exists(model: &CpuModel, msr: u32) -> bool {
     model.has(feature)
 }
 
-/// The value of a register; `None` if it is unknown.
-fn read(core: &mut Core, msr: u32) -> Option<u64> {
+/// The value of a register, as RDMSR reads it; `None` if it is unknown.
+pub fn read(core: &mut Core, msr: u32) -> Option<u64> {
     if !exists(&core.model, msr) {
         return None;
     }
@@ -214,8 +214,8 @@ fn all_bytes(v: u64, valid: impl Fn(u64) -> bool) -> bool {
     v.to_le_bytes().into_iter().all(|b| valid(b.into()))
 }
 
-/// Writes a register; `None` if it is unknown or does not take the value.
-fn write(core: &mut Core, msr: u32, v: u64) -> Option<()> {
+/// Writes a register, as WRMSR does; `None` if it is unknown or does not take the value.
+pub fn write(core: &mut Core, msr: u32, v: u64) -> Option<()> {
     if !exists(&core.model, msr) {
         return None;
     }

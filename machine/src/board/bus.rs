@@ -19,8 +19,12 @@ const X2APIC: std::ops::RangeInclusive<u32> = 0x800..=0x8ff;
 pub struct BoardBus {
     chipset: Arc<Mutex<Chipset>>,
     map: Arc<PhysMap>,
+    tsc_khz: u32,
     replan: bool,
 }
+
+/// Nanoseconds in a millisecond: `ns * kHz / this` are ticks.
+const NS_PER_MS: u128 = 1_000_000;
 
 /// Locks the chips. A panic elsewhere does not make their state less valid than it is.
 pub(crate) fn lock(chipset: &Mutex<Chipset>) -> MutexGuard<'_, Chipset> {
@@ -28,9 +32,16 @@ pub(crate) fn lock(chipset: &Mutex<Chipset>) -> MutexGuard<'_, Chipset> {
 }
 
 impl BoardBus {
-    /// A connection to the board.
-    pub fn new(chipset: Arc<Mutex<Chipset>>, map: Arc<PhysMap>) -> Self {
-        Self { chipset, map, replan: false }
+    /// A connection to the board of a vCPU whose time-stamp counter has this frequency.
+    pub fn new(chipset: Arc<Mutex<Chipset>>, map: Arc<PhysMap>, tsc_khz: u32) -> Self {
+        Self { chipset, map, tsc_khz: tsc_khz.max(1), replan: false }
+    }
+
+    /// When the time-stamp counter, which began with `start`, reaches `ticks`.
+    fn time_of(&self, ticks: u64, start: u64) -> VmTime {
+        let ticks = u128::from(ticks.saturating_sub(start));
+        let ns = (ticks * NS_PER_MS).div_ceil(self.tsc_khz.into());
+        VmTime(ns.try_into().unwrap_or(u64::MAX))
     }
 
     /// Does `access`, which returns a result and the chip that it has reached; then carries what
@@ -102,15 +113,18 @@ impl Bus for BoardBus {
     }
 
     fn set_tsc_deadline(&mut self, at: u64, value: u64, due: u64) {
+        let start = lock(&self.chipset).tsc_start;
+        let due = self.time_of(due, start);
         self.with_chips(at, |chips, now| {
-            // The counter is the guest's time in nanoseconds.
-            chips.lapic.set_tsc_deadline(now, value, Some(VmTime(due)));
+            chips.lapic.set_tsc_deadline(now, value, Some(due));
             ((), Some(Chip::Lapic))
         });
     }
 
     fn tsc(&mut self, at: u64) -> u64 {
-        lock(&self.chipset).now(at).0
+        let mut chips = lock(&self.chipset);
+        let ticks = u128::from(chips.now(at).0) * u128::from(self.tsc_khz) / NS_PER_MS;
+        chips.tsc_start.wrapping_add(ticks as u64)
     }
 
     fn cr8(&mut self) -> u64 {

@@ -42,9 +42,6 @@ pub use saved::ChipsetSaved;
 use taps::Taps;
 pub use vga::Vga;
 
-/// The frequency of the local APIC's timer.
-const LAPIC_TIMER_HZ: u64 = 1_000_000_000;
-
 /// Whether the power-management timer has 32 bits; the FADT says that it has 24.
 const PM_TIMER_32_BIT: bool = false;
 
@@ -57,6 +54,8 @@ pub struct BoardConfig {
     pub unix_seconds: i64,
     /// MAXPHYADDR of the CPU.
     pub physical_bits: u8,
+    /// The frequency of the local APIC's timer.
+    pub lapic_timer_hz: u64,
     /// A text that ends the run when it appears on the serial line.
     pub stop_text: Option<String>,
     /// Ports whose output is kept for [`Chipset::written`].
@@ -68,6 +67,8 @@ pub struct BoardConfig {
 pub struct Chipset {
     /// The guest's clock.
     pub clock: Clock,
+    /// What the vCPU's time-stamp counter showed at power-on.
+    pub tsc_start: u64,
     /// COM1.
     pub uart: Uart,
     /// The VGA window and registers.
@@ -121,15 +122,17 @@ pub struct Signals {
 impl Chipset {
     /// A board at power-on.
     pub fn new(config: BoardConfig) -> Self {
-        let BoardConfig { clock, unix_seconds, physical_bits, stop_text, taps } = config;
+        let BoardConfig { clock, unix_seconds, physical_bits, lapic_timer_hz, stop_text, taps } =
+            config;
         let mut pci = PciBus::new();
         pci.insert(0, 0, PciFunction::i440fx_host_bridge());
         pci.insert(acpi::ISA_BRIDGE_SLOT, 0, PciFunction::piix3_isa_bridge());
         let power = PciFunction::piix4_power_management(acpi::PM_BASE);
         pci.insert(acpi::ISA_BRIDGE_SLOT, 3, power);
-        let lapic = LapicConfig { id: 0, bootstrap: true, timer_hz: LAPIC_TIMER_HZ, physical_bits };
+        let lapic = LapicConfig { id: 0, bootstrap: true, timer_hz: lapic_timer_hz, physical_bits };
         Self {
             clock,
+            tsc_start: 0,
             uart: Uart::new(),
             vga: Vga::default(),
             pic: PicPair::new(),

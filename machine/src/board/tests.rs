@@ -1,6 +1,7 @@
 use std::sync::{Arc, Mutex};
 
 use brolga_cpu::bus::Bus;
+use brolga_cpu::cpuid::TSC_KHZ;
 use brolga_devices::VmTime;
 use brolga_mmu::{GuestPhys, PhysMap, Ram, Width};
 
@@ -19,11 +20,12 @@ impl Bench {
             clock: Clock::new(ClockKind::Virtual),
             unix_seconds: 1_735_689_600,
             physical_bits: 40,
+            lapic_timer_hz: 1_000_000_000,
             stop_text: Some("ok".into()),
             taps: Vec::new(),
         })));
         let map = Arc::new(PhysMap::new(Ram::new(4096).expect("host memory")));
-        Self { bus: BoardBus::new(chipset.clone(), map), chipset }
+        Self { bus: BoardBus::new(chipset.clone(), map, TSC_KHZ), chipset }
     }
 
     fn out(&mut self, at: u64, port: u16, value: u8) {

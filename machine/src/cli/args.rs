@@ -8,7 +8,7 @@ use brolga_gdb::Address;
 use clap::{Args, Parser, Subcommand};
 
 use super::size::parse_size;
-use crate::accel::{AccelKind, EngineSpec};
+use crate::accel::{AccelKind, AccelPlan, EngineSpec};
 use crate::clock::ClockKind;
 use crate::conform::reporting::number;
 use crate::machine::OnTripleFault;
@@ -128,9 +128,14 @@ pub(super) struct RunArguments {
     #[command(flatten)]
     pub(super) machine: MachineArguments,
 
-    /// What executes the guest's code [default: jit where there is a translator for the host]
-    #[arg(long, value_enum, value_name = "ENGINE")]
-    pub(super) accel: Option<AccelKind>,
+    /// What executes the guest's code: interp, jit or kvm; what follows it, and after how many
+    /// instructions or seconds [default: jit where there is a translator for the host]
+    #[arg(long, value_name = "ENGINE[,then=ENGINE@N|@SECONDSs]...")]
+    pub(super) accel: Option<AccelPlan>,
+
+    /// At the end, show the exits from KVM by kind, and what was left to the interpreter and why
+    #[arg(long)]
+    pub(super) kvm_stats: bool,
 
     /// Executions after which code is translated; 1 translates everything at once [default: 300
     /// with threads, 2000 without]

@@ -62,6 +62,8 @@ fn list() -> ExitCode {
 }
 
 fn run(arguments: &ConformArguments) -> Result<Report> {
+    let kvm = arguments.accel == Some(AccelKind::Kvm);
+    ensure!(!kvm, "conform counts instructions, which --accel kvm cannot");
     let inputs = input::find(&arguments.files, &reporting(arguments)?)?;
     let settings = Settings {
         engine: engine(arguments),

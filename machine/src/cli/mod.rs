@@ -14,14 +14,14 @@ use std::process::ExitCode;
 use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use brolga_cpu::cpuid::CpuModel;
 use brolga_gdb::{Address, Door};
 use brolga_jit::{DumpConfig, JitConfig};
 use clap::Parser;
 use clap::error::ErrorKind;
 
-use crate::accel::{AccelKind, EngineSpec};
+use crate::accel::{AccelKind, AccelPlan, EngineSpec, KvmError, fixed_tsc};
 use crate::clock::ClockKind;
 use crate::exit::{End, HOST_ERROR, USER_ERROR};
 use crate::firmware::MemoryLayout;
@@ -86,7 +86,11 @@ struct Prepared {
 /// Everything that can be wrong with the command line and its files, before the terminal is
 /// touched or a file written.
 fn prepare(run: &RunArguments) -> Result<Prepared> {
-    let mut accel = EngineSpec::from(run.accel.unwrap_or(AccelKind::of_this_host()));
+    let plan = run.accel.clone().unwrap_or(AccelKind::of_this_host().into());
+    if plan.has(AccelKind::Kvm) && run.machine.max_insns.is_some() {
+        bail!("--max-insns counts instructions, which --accel kvm cannot");
+    }
+    let mut accel = EngineSpec::from(plan.first);
     let host = JitConfig::of_this_host();
     let suited =
         run.jit_threads.map_or(host.clone(), |threads| host.with_threads(threads as usize));
@@ -100,8 +104,18 @@ fn prepare(run: &RunArguments) -> Result<Prepared> {
     if run.gdb == Some(Address::Stdio) && run.serial == SerialTarget::Stdio {
         bail!("--gdb stdio leaves no standard input and output for the guest: add --serial none");
     }
-    let config = config(&run.machine, accel, run.clock.unwrap_or(ClockKind::Host))?;
+    let mut config = config(&run.machine, accel, run.clock.unwrap_or(ClockKind::Host))?;
+    if plan.has(AccelKind::Kvm) {
+        ensure!(config.clock == ClockKind::Host, KvmError::VirtualClock);
+        config.cpu = adapt(&plan, config.cpu)?;
+    }
     let mut machine = Machine::new(config, Serial::nowhere())?;
+    if plan.has(AccelKind::Kvm)
+        && let Some(ticks) = fixed_tsc()?
+    {
+        machine.set_tsc(ticks);
+    }
+    machine.set_changes(plan.changes);
     let tracer = trace::start(run)?;
     machine.debug.tracer = tracer;
     let (inputs, receiver) = mpsc::channel();
@@ -122,6 +136,18 @@ fn prepare(run: &RunArguments) -> Result<Prepared> {
     };
     machine.connect(serial.with_input(receiver));
     Ok(Prepared { machine, terminal, door })
+}
+
+/// The processor that KVM can give, if it is among the accelerators; says what that lacks.
+fn adapt(plan: &AccelPlan, model: CpuModel) -> Result<CpuModel> {
+    let (given, lost) = plan.adapt(model)?;
+    if !lost.is_empty() {
+        eprintln!(
+            "brolga: KVM does not give, and the guest's processor lacks: {}",
+            lost.join(", ")
+        );
+    }
+    Ok(given)
 }
 
 /// Opens the door for debuggers and says where it is.
@@ -223,6 +249,11 @@ fn tell(
     let mut stderr = io::stderr().lock();
     if let Some(report) = machine.accel.report() {
         write!(stderr, "{report}")?;
+    }
+    if run.kvm_stats {
+        for (name, count) in machine.counts() {
+            writeln!(stderr, "brolga: kvm: {count:>12} {name}")?;
+        }
     }
     if run.json {
         summary.write_json(&mut stderr)

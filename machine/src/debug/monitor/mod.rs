@@ -10,6 +10,7 @@ use std::fmt::Write;
 
 use brolga_gdb::DebugTarget;
 
+use crate::accel::AccelKind;
 use crate::crash::disassemble;
 use crate::machine::Machine;
 pub(super) use tables::descriptor;
@@ -83,6 +84,12 @@ const COMMANDS: &[Command] = &[
     command("insns", "", "how many instructions are retired", |machine, _| {
         Ok(format!("{}\n", machine.retired()))
     }),
+    command(
+        "accel",
+        "[interp|jit|kvm]",
+        "what executes the guest, and what it has counted; or what is to",
+        accelerator,
+    ),
     command("reset", "", "the reset button", reset),
     command("quit", "", "end the machine", quit),
 ];
@@ -125,6 +132,19 @@ fn find(name: &str) -> Result<&'static Command, String> {
             Err(format!("{name:?} may be {:?} or {:?}\n", one.name, other.name))
         }
     }
+}
+
+fn accelerator(machine: &mut Machine, arguments: &[&str]) -> Answer {
+    if let Some(name) = arguments.first() {
+        let kind = AccelKind::by_name(name)?;
+        machine.change_accelerator(kind).map_err(|error| error.to_string())?;
+        return Ok(format!("{name} goes on with the guest\n"));
+    }
+    let counts = machine.counts().into_iter();
+    Ok(counts.fold(format!("{}\n", machine.engine), |mut text, (name, count)| {
+        let _ = writeln!(text, "{count:>12} {name}");
+        text
+    }))
 }
 
 fn help(_: &mut Machine, arguments: &[&str]) -> Answer {

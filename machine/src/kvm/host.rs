@@ -1,0 +1,122 @@
+//! Whether this host's KVM can be used.
+
+use std::ffi::CString;
+use std::io;
+use std::path::Path;
+
+use brolga_cpu::cpuid::{CpuModel, TSC_KHZ};
+use kvm_bindings as kvm;
+use kvm_ioctls::{Cap, Kvm};
+
+use super::cpuid;
+use super::sys::Probe;
+use crate::accel::KvmError;
+
+/// Where Linux has KVM.
+const DEVICE: &str = "/dev/kvm";
+
+/// KVM's only version since Linux 2.6.22.
+const API_VERSION: i32 = 12;
+
+/// What is needed of KVM. The latest of them came with Linux 5.14.
+const NEEDED: [(&str, u32); 12] = [
+    ("KVM_CAP_READONLY_MEM", kvm::KVM_CAP_READONLY_MEM),
+    ("KVM_CAP_IMMEDIATE_EXIT", kvm::KVM_CAP_IMMEDIATE_EXIT),
+    ("KVM_CAP_XSAVE", kvm::KVM_CAP_XSAVE),
+    ("KVM_CAP_XCRS", kvm::KVM_CAP_XCRS),
+    ("KVM_CAP_VCPU_EVENTS", kvm::KVM_CAP_VCPU_EVENTS),
+    ("KVM_CAP_DEBUGREGS", kvm::KVM_CAP_DEBUGREGS),
+    ("KVM_CAP_GET_TSC_KHZ", kvm::KVM_CAP_GET_TSC_KHZ),
+    ("KVM_CAP_X86_USER_SPACE_MSR", kvm::KVM_CAP_X86_USER_SPACE_MSR),
+    ("KVM_CAP_X86_MSR_FILTER", kvm::KVM_CAP_X86_MSR_FILTER),
+    ("KVM_CAP_EXCEPTION_PAYLOAD", kvm::KVM_CAP_EXCEPTION_PAYLOAD),
+    ("KVM_CAP_SREGS2", kvm::KVM_CAP_SREGS2),
+    ("KVM_CAP_EXIT_ON_EMULATION_FAILURE", kvm::KVM_CAP_EXIT_ON_EMULATION_FAILURE),
+];
+
+/// This host's KVM.
+#[derive(Debug)]
+pub struct Host {
+    pub(super) kvm: Kvm,
+    /// The frequency that a guest's time-stamp counter has, in kHz.
+    tsc_khz: u32,
+}
+
+impl Host {
+    /// Opens `/dev/kvm` and asks whether it can do what is needed.
+    pub fn open() -> Result<Self, KvmError> {
+        Self::open_at(Path::new(DEVICE))
+    }
+
+    pub(super) fn open_at(path: &Path) -> Result<Self, KvmError> {
+        let name = CString::new(path.as_os_str().as_encoded_bytes()).unwrap_or_default();
+        let kvm = Kvm::new_with_path(name).map_err(|error| KvmError::Open {
+            path: path.to_owned(),
+            error: io::Error::from_raw_os_error(error.errno()),
+        })?;
+        let version = kvm.get_api_version();
+        if version != API_VERSION {
+            return Err(KvmError::NotKvm { path: path.to_owned(), version });
+        }
+        check(|number| kvm.check_extension_raw(number.into()) > 0)?;
+        let scales = kvm.check_extension(Cap::TscControl);
+        let tsc_khz = if scales { TSC_KHZ } else { Probe::new(&kvm)?.tsc_khz()? };
+        Ok(Self { kvm, tsc_khz })
+    }
+
+    /// The time-stamp counter of guests, if a guest has the host's whatever it is set to (a KVM that
+    /// neither offsets nor intercepts it).
+    pub fn fixed_tsc(&self) -> Result<Option<u64>, KvmError> {
+        let probe = Probe::new(&self.kvm)?;
+        let far = 1_000_000_000_000_000;
+        let before = probe.tsc()?;
+        probe.set_tsc(before.wrapping_add(far))?;
+        let now = probe.tsc()?;
+        Ok((now.wrapping_sub(before) < far / 2).then_some(now))
+    }
+
+    /// The processor that this KVM can give to a guest that was to have `model`: without the
+    /// features that it lacks, and, where the host cannot scale it, with the host's time-stamp
+    /// counter. With the features that are missing, by name.
+    pub fn adapt(&self, model: CpuModel) -> Result<(CpuModel, Vec<String>), KvmError> {
+        let (model, lost) = cpuid::restrict(&self.kvm, model)?;
+        let lost = lost.iter().map(|feature| format!("{feature:?}").to_lowercase()).collect();
+        Ok((model.with_tsc_khz(self.tsc_khz), lost))
+    }
+}
+
+/// Finds out what is missing.
+fn check(has: impl Fn(u32) -> bool) -> Result<(), KvmError> {
+    let missing: Vec<&str> =
+        NEEDED.iter().filter(|(_, number)| !has(*number)).map(|(name, _)| *name).collect();
+    if missing.is_empty() { Ok(()) } else { Err(KvmError::Missing(missing.join(", "))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    #[test]
+    fn what_an_old_kernel_lacks_is_named() {
+        let error = check(|number| number < kvm::KVM_CAP_EXCEPTION_PAYLOAD).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("Linux 5.14"), "{text}");
+        assert!(text.contains("KVM_CAP_X86_MSR_FILTER, KVM_CAP_EXCEPTION_PAYLOAD"), "{text}");
+        assert!(!text.contains("KVM_CAP_XSAVE"), "{text}");
+        assert!(check(|_| true).is_ok());
+    }
+
+    #[test]
+    fn a_device_that_is_not_there_or_not_kvm_is_told_of() {
+        let nowhere = Host::open_at(Path::new("/nowhere/kvm")).unwrap_err().to_string();
+        assert!(nowhere.contains("/nowhere/kvm") && nowhere.contains("No such file"), "{nowhere}");
+        let name = format!("brolga-not-kvm-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        File::create(&path).unwrap();
+        let other = Host::open_at(&path).unwrap_err().to_string();
+        assert!(other.contains("is not KVM"), "{other}");
+        std::fs::remove_file(path).unwrap();
+    }
+}

@@ -1,0 +1,142 @@
+//! The system calls that the crates have no safe form of.
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use brolga_mmu::PhysMap;
+use kvm_bindings as kvm;
+use kvm_ioctls::{Kvm, VcpuFd, VmFd};
+use libc::c_ulong;
+
+use super::msrs;
+use crate::accel::KvmError;
+
+const READ: c_ulong = 2;
+const WRITE: c_ulong = 1;
+
+/// The number of an ioctl of KVM's (`asm-generic/ioctl.h`, `linux/kvm.h`).
+const fn request(direction: c_ulong, number: c_ulong, size: usize) -> c_ulong {
+    const KVMIO: c_ulong = 0xae;
+    direction << 30 | (size as c_ulong) << 16 | KVMIO << 8 | number
+}
+
+const GET_SREGS2: c_ulong = request(READ, 0xcc, size_of::<kvm::kvm_sregs2>());
+const SET_SREGS2: c_ulong = request(WRITE, 0xcd, size_of::<kvm::kvm_sregs2>());
+const INTERRUPT: c_ulong = request(WRITE, 0x86, size_of::<u32>());
+const SET_SIGNAL_MASK: c_ulong = request(WRITE, 0x8b, size_of::<u32>());
+
+/// Makes the error of a call of the crate's the one of setting up what it is for.
+pub(super) fn failed(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> KvmError {
+    move |error| KvmError::Setup { what, error: io::Error::from_raw_os_error(error.errno()) }
+}
+
+fn result(returned: libc::c_int) -> io::Result<()> {
+    if returned < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// KVM_GET_SREGS2.
+pub(super) fn get_sregs(vcpu: &VcpuFd) -> io::Result<kvm::kvm_sregs2> {
+    let mut sregs = kvm::kvm_sregs2::default();
+    // SAFETY: KVM fills one structure of the type that the request's number tells the size of.
+    result(unsafe { libc::ioctl(vcpu.as_raw_fd(), GET_SREGS2, &mut sregs) })?;
+    Ok(sregs)
+}
+
+/// KVM_SET_SREGS2.
+pub(super) fn set_sregs(vcpu: &VcpuFd, sregs: &kvm::kvm_sregs2) -> io::Result<()> {
+    // SAFETY: KVM reads one structure of the type that the request's number tells the size of.
+    result(unsafe { libc::ioctl(vcpu.as_raw_fd(), SET_SREGS2, sregs) })
+}
+
+/// KVM_INTERRUPT: the guest, which can take it, takes an external interrupt.
+pub(super) fn interrupt(vcpu: &VcpuFd, vector: u8) -> io::Result<()> {
+    let vector = u32::from(vector);
+    // SAFETY: KVM reads a `kvm_interrupt`, which is this one integer.
+    result(unsafe { libc::ioctl(vcpu.as_raw_fd(), INTERRUPT, &vector) })
+}
+
+/// KVM_SET_SIGNAL_MASK: the signals that are blocked while the guest runs.
+pub(super) fn set_signal_mask(vcpu: &VcpuFd, blocked: u64) -> io::Result<()> {
+    #[repr(C)]
+    struct Mask {
+        len: u32,
+        set: [u8; 8],
+    }
+    let mask = Mask { len: 8, set: blocked.to_le_bytes() };
+    // SAFETY: KVM reads the length and as many bytes behind it.
+    result(unsafe { libc::ioctl(vcpu.as_raw_fd(), SET_SIGNAL_MASK, &mask) })
+}
+
+/// KVM_SET_XSAVE.
+pub(super) fn set_xsave(vcpu: &VcpuFd, xsave: &kvm::kvm_xsave) -> io::Result<()> {
+    // SAFETY: nothing here enables state that does not fit into the structure's 4096 bytes
+    // (arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM)), so KVM reads no more.
+    unsafe { vcpu.set_xsave(xsave) }.map_err(|error| io::Error::from_raw_os_error(error.errno()))
+}
+
+/// Gives the guest the machine's memory. Whoever holds `vm` holds `map`.
+pub(super) fn set_memory(vm: &VmFd, map: &PhysMap) -> Result<(), KvmError> {
+    for (slot, (at, len, host, writable)) in map.host_regions().enumerate() {
+        let region = kvm::kvm_userspace_memory_region {
+            slot: slot as u32,
+            flags: if writable { 0 } else { kvm::KVM_MEM_READONLY },
+            guest_phys_addr: at.0,
+            memory_size: len,
+            userspace_addr: host.addr(),
+        };
+        // SAFETY: the range is host memory of the map, which lives as long as `vm` and is only ever
+        // accessed through raw pointers.
+        unsafe { vm.set_user_memory_region(region) }
+            .map_err(failed("KVM_SET_USER_MEMORY_REGION"))?;
+    }
+    Ok(())
+}
+
+fn tsc_entry(data: u64) -> io::Result<kvm::Msrs> {
+    let entry = kvm::kvm_msr_entry { index: msrs::TSC, data, ..Default::default() };
+    Ok(kvm::Msrs::from_entries(&[entry]).map_err(|_| io::ErrorKind::OutOfMemory)?)
+}
+
+/// The guest's time-stamp counter.
+pub(super) fn read_tsc(vcpu: &VcpuFd) -> io::Result<u64> {
+    let mut list = tsc_entry(0)?;
+    vcpu.get_msrs(&mut list).map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
+    Ok(list.as_slice().first().map_or(0, |entry| entry.data))
+}
+
+/// Sets the guest's time-stamp counter.
+pub(super) fn write_tsc(vcpu: &VcpuFd, ticks: u64) -> io::Result<()> {
+    vcpu.set_msrs(&tsc_entry(ticks)?)
+        .map(drop)
+        .map_err(|error| io::Error::from_raw_os_error(error.errno()))
+}
+
+/// A guest without memory, to ask what a guest's processor is like.
+pub(super) struct Probe {
+    vcpu: VcpuFd,
+    _vm: VmFd,
+}
+
+impl Probe {
+    pub(super) fn new(kvm: &Kvm) -> Result<Self, KvmError> {
+        let vm = kvm.create_vm().map_err(failed("KVM_CREATE_VM"))?;
+        let vcpu = vm.create_vcpu(0).map_err(failed("KVM_CREATE_VCPU"))?;
+        Ok(Self { vcpu, _vm: vm })
+    }
+
+    /// Its time-stamp counter.
+    pub(super) fn tsc(&self) -> Result<u64, KvmError> {
+        read_tsc(&self.vcpu).map_err(|error| KvmError::Setup { what: "KVM_GET_MSRS", error })
+    }
+
+    /// Sets its time-stamp counter.
+    pub(super) fn set_tsc(&self, ticks: u64) -> Result<(), KvmError> {
+        write_tsc(&self.vcpu, ticks)
+            .map_err(|error| KvmError::Setup { what: "KVM_SET_MSRS", error })
+    }
+
+    /// The frequency of its time-stamp counter.
+    pub(super) fn tsc_khz(&self) -> Result<u32, KvmError> {
+        self.vcpu.get_tsc_khz().map_err(failed("KVM_GET_TSC_KHZ"))
+    }
+}
