@@ -234,6 +234,12 @@ impl Chipset {
         self.lapic.init();
     }
 
+    /// Whether something has come that a halted CPU wakes for, or that the machine must see to.
+    pub(crate) fn would_wake(&self, interrupts_enabled: bool) -> bool {
+        let Signals { nmi, init, request, .. } = self.signals;
+        interrupts_enabled && self.intr() || nmi || init || request.is_some()
+    }
+
     /// Whether an entry of the IOAPIC or a pin of the local APIC can cause an NMI, which would
     /// wake a CPU that is halted with interrupts off.
     pub(crate) fn nmi_is_possible(&mut self, now: VmTime) -> bool {
