@@ -142,6 +142,12 @@ pub trait Accelerator: Send {
         None
     }
 
+    /// What the engine has left its fast path for since it was made, by kind, if it has been told
+    /// to count.
+    fn counts(&self) -> Vec<(String, u64)> {
+        Vec::new()
+    }
+
     /// As [`Accelerator::invalidate_code`], for all memory.
     fn invalidate_all_code(&mut self) {
         let pages: Vec<u64> = self.core().mem.code.pages().collect();
@@ -174,6 +180,10 @@ impl<T: Tier> Accelerator for Interpreter<T> {
 
     fn report(&self) -> Option<String> {
         self.tier.report()
+    }
+
+    fn counts(&self) -> Vec<(String, u64)> {
+        self.tier.counts()
     }
 }
 
@@ -209,6 +219,14 @@ impl Accelerator for Sliced {
 
     fn invalidate_code(&mut self, at: GuestPhys, len: u64) {
         self.engine.invalidate_code(at, len);
+    }
+
+    fn report(&self) -> Option<String> {
+        self.engine.report()
+    }
+
+    fn counts(&self) -> Vec<(String, u64)> {
+        self.engine.counts()
     }
 }
 

@@ -9,7 +9,7 @@ use brolga_jit::JitError;
 use brolga_mmu::{MapError, PhysMap, Ram, RamError};
 
 use crate::accel::{Accelerator, EngineSpec};
-use crate::board::{BoardBus, BoardConfig, Chipset, lock};
+use crate::board::{BoardBus, BoardConfig, Chipset, Stopwatch, lock};
 use crate::clock::{Clock, ClockKind};
 use crate::debug::DebugState;
 use crate::firmware::{self, FirmwareError, MemoryLayout};
@@ -157,6 +157,11 @@ impl Machine {
     /// Connects the serial line to something else.
     pub fn connect(&mut self, serial: Serial) {
         self.serial = serial;
+    }
+
+    /// Lets the guest have its operations timed.
+    pub fn set_stopwatch(&mut self, stopwatch: Box<dyn Stopwatch>) {
+        lock(&self.chipset).set_stopwatch(stopwatch);
     }
 
     /// RESET: every chip and the vCPU start again, and so does the guest: firmware tables and

@@ -8,6 +8,7 @@ mod memory;
 mod ports;
 mod ranges;
 mod saved;
+mod stopwatch;
 mod taps;
 mod vga;
 mod wiring;
@@ -39,6 +40,7 @@ pub(crate) use bus::lock;
 use chips::Chip;
 use ranges::Ranges;
 pub use saved::ChipsetSaved;
+pub use stopwatch::Stopwatch;
 use taps::Taps;
 pub use vga::Vga;
 
@@ -99,6 +101,8 @@ pub struct Chipset {
     debug_line: Vec<u8>,
     stop_text: Option<TextMatch>,
     taps: Taps,
+    /// No chip, but an instrument of the host's: not a part of the guest's state.
+    stopwatch: Option<Box<dyn Stopwatch>>,
     port_table: Ranges<u16, ports::Place>,
     memory_table: Ranges<u64, Chip>,
 }
@@ -156,6 +160,7 @@ impl Chipset {
             debug_line: Vec::new(),
             stop_text: stop_text.map(TextMatch::new),
             taps: Taps::new(&taps),
+            stopwatch: None,
             port_table: ports::table(),
             memory_table: memory::table(),
         }
@@ -217,6 +222,11 @@ impl Chipset {
     /// What the guest has written to a port of [`BoardConfig::taps`].
     pub(crate) fn written(&self, port: u16) -> &[u8] {
         self.taps.written(port)
+    }
+
+    /// Lets the guest have its operations timed.
+    pub(crate) fn set_stopwatch(&mut self, stopwatch: Box<dyn Stopwatch>) {
+        self.stopwatch = Some(stopwatch);
     }
 
     /// CR8.

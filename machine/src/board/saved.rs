@@ -48,6 +48,7 @@ impl Chipset {
     pub fn saved(&self) -> ChipsetSaved {
         let Self {
             clock: _,
+            stopwatch: _,
             uart,
             vga,
             pic,
