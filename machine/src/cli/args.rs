@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use super::size::parse_size;
 use crate::accel::{AccelKind, EngineSpec};
 use crate::clock::ClockKind;
+use crate::compare::clock::By;
 use crate::compare::print::Unit;
 use crate::conform::reporting::number;
 use crate::machine::OnTripleFault;
@@ -354,6 +355,10 @@ pub(super) struct CompareArguments {
     /// How long a sample takes, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "0.01", value_parser = parse_seconds)]
     pub(super) sample: Duration,
+
+    /// The host's clock that times are taken by
+    #[arg(long, value_enum, value_name = "CLOCK", default_value = "wall")]
+    pub(super) by: By,
 
     /// What times are shown in
     #[arg(long, value_enum, value_name = "UNIT", default_value = "time")]

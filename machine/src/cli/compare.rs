@@ -1,6 +1,6 @@
 //! `brolga compare`.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -32,7 +32,12 @@ pub(super) fn main(arguments: &CompareArguments) -> ExitCode {
 
 fn run(arguments: &CompareArguments) -> Result<Report> {
     if let Some(path) = &arguments.html {
-        ensure!(!path.is_dir(), "cannot write {}: it is a folder", path.display());
+        // To find out now, not after the work.
+        File::options()
+            .append(true)
+            .create(true)
+            .open(path)
+            .with_context(|| format!("cannot write {}", path.display()))?;
     }
     let subject = subject(arguments)?;
     let settings = Settings {
@@ -42,6 +47,7 @@ fn run(arguments: &CompareArguments) -> Result<Report> {
         rounds: arguments.rounds.get(),
         samples: arguments.samples.get(),
         sample: arguments.sample,
+        by: arguments.by,
         timeout: arguments.machine.timeout.unwrap_or(super::args::COMPARE_TIMEOUT),
     };
     let progress = Progress::new();

@@ -3,7 +3,7 @@
 
 use std::fmt::{self, Write};
 
-use super::print::{duration, kinds, ratio, remarks};
+use super::print::{duration, kinds, percent, ratio, remarks};
 use super::report::{Cell, KvmKind, Report, Row, Time};
 use crate::conform::print::escape;
 
@@ -12,9 +12,11 @@ const STYLE: &str = include_str!("report.css");
 /// Of the chart, in its own units.
 const WIDTH: f64 = 1000.0;
 const LEFT: f64 = 120.0;
-const RIGHT: f64 = 20.0;
+const RIGHT: f64 = 36.0;
 const TOP: f64 = 34.0;
-const LINE: f64 = 25.0;
+const LINE: f64 = 28.0;
+/// Dots of engines lie so far below each other.
+const LANE: f64 = 6.0;
 
 /// Times shorter than this are drawn at the left edge, in nanoseconds.
 const SHORTEST: f64 = 0.1;
@@ -129,7 +131,7 @@ fn write_chart(to: &mut String, report: &Report) -> fmt::Result {
     let height = TOP + LINE * rows.len() as f64 + 8.0;
     writeln!(
         to,
-        "<section><h2>Host time of one operation</h2>\n<p class=\"hint\">Logarithmic: each line to \
+        "<section><h2>From the quickest to the slowest</h2>\n<p class=\"hint\">Logarithmic: each line to \
          the right is ten times slower. Bars through the dots join the quartiles.</p>"
     )?;
     write_legend(to, report)?;
@@ -184,9 +186,12 @@ fn write_line(to: &mut String, report: &Report, row: &Row, scale: &Scale, y: f64
         )?;
     }
     writeln!(to, "</g>")?;
-    for (engine, cell) in row.cells.iter().enumerate() {
+    let lanes: Vec<usize> = report.measured().map(|(engine, _)| engine).collect();
+    for (lane, &engine) in lanes.iter().enumerate() {
+        let cell = &row.cells[engine];
         if let Some(time) = &cell.time {
             let name = format!("{}, {}", row.name, report.engines[engine].name);
+            let y = y + LANE * (lane as f64 - (lanes.len() - 1) as f64 / 2.0);
             write_dot(to, time, scale, y, engine, &format!("{name}: {}", describe(cell)))?;
         }
     }
@@ -207,14 +212,14 @@ fn write_dot(
         to,
         "<g class=\"{colour}\"><title>{title}</title><line class=\"quartiles\" x1=\"{low:.1}\" \
          x2=\"{high:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/><circle cx=\"{x:.1}\" cy=\"{y:.1}\" \
-         r=\"5.5\"/></g>"
+         r=\"5\"/></g>"
     )
 }
 
 /// A cell in words.
 fn describe(cell: &Cell) -> String {
     let Some(time) = &cell.time else { return cell.failure.clone().unwrap_or_default() };
-    let mut text = format!("{}, +-{:.0} %", duration(time.median_ns), time.spread() * 100.0);
+    let mut text = format!("{} +- {}", duration(time.median_ns), percent(time));
     if let Some(cycles) = time.cycles {
         let _ = write!(text, ", {cycles:.0} cycles");
     }
@@ -233,6 +238,13 @@ fn write_table(to: &mut String, report: &Report) -> fmt::Result {
         let span = if Some(engine) == report.reference { 3 } else { 4 };
         write!(to, "<th class=\"{colour}\" colspan=\"{span}\">{name}</th>")?;
     }
+    write!(to, "</tr>\n<tr class=\"units\"><th></th>")?;
+    for &engine in &engines {
+        write!(to, "<th>median</th><th>spread</th><th>cycles</th>")?;
+        if let Some(reference) = report.reference.filter(|&reference| reference != engine) {
+            write!(to, "<th>/ {}</th>", escape(&report.engines[reference].name))?;
+        }
+    }
     writeln!(to, "</tr></thead>\n<tbody>")?;
     for row in &report.rows {
         let (name, about) = (escape(&row.name), escape(&row.about));
@@ -244,9 +256,8 @@ fn write_table(to: &mut String, report: &Report) -> fmt::Result {
     }
     writeln!(
         to,
-        "</tbody></table></div>\n<p class=\"hint\">For each engine: median, spread, cycles of the \
-         host's time-stamp counter, and how many times the time of the engine that all are compared \
-         with.</p></section>"
+        "</tbody></table></div>\n<p class=\"hint\">Spread: half the distance of the quartiles. \
+         Cycles: of the host's time-stamp counter.</p></section>"
     )
 }
 
@@ -262,9 +273,9 @@ fn write_cell(to: &mut String, cell: &Cell, is_reference: bool) -> fmt::Result {
     });
     write!(
         to,
-        "<td class=\"time\">{median}</td><td class=\"soft\">\u{b1}{:.0} %</td>\
-         <td class=\"soft\">{cycles}</td>",
-        time.spread() * 100.0
+        "<td class=\"time\">{}</td><td class=\"soft\">{}</td><td class=\"soft\">{cycles}</td>",
+        escape(&median),
+        percent(time)
     )?;
     if !is_reference {
         let shown = cell.ratio.map_or("\u{2013}".to_owned(), ratio);

@@ -114,10 +114,11 @@ fn attempt(
         Ok(machine) => machine,
         Err(reason) => return Ok(Attempt::Failed(Problem::Unavailable(reason))),
     };
-    let watch = Watch::new(plan);
+    let watch = Watch::new(plan, settings.by);
     machine.set_stopwatch(Box::new(watch.clone()));
-    let started = Instant::now();
-    let limits = Limits { deadline: started.checked_add(settings.timeout), instructions: None };
+    let deadline = Instant::now().checked_add(settings.timeout);
+    let limits = Limits { deadline, instructions: None };
+    let started = settings.by.start();
     let mut counter = Counter::default();
     let end = loop {
         if let Err(end) = machine.turn(&limits) {

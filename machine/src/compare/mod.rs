@@ -1,10 +1,11 @@
 //! `brolga compare`: one guest under several engines on this host, and what each operation takes.
 //!
-//! - [`watch`]: the stopwatch that the guest's marks start and stop.
+//! - [`clock`], [`watch`]: the stopwatch that the guest's marks start and stop.
 //! - [`measure`]: the guest under every engine in turns.
 //! - [`report`]: samples made into figures; [`host`], [`tsc`]: what they were taken on.
 //! - [`print`], [`html`]: the figures for people.
 
+pub mod clock;
 pub mod host;
 pub mod html;
 pub mod measure;
@@ -12,6 +13,9 @@ pub mod print;
 pub mod report;
 pub mod tsc;
 pub mod watch;
+
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
@@ -21,6 +25,7 @@ use brolga_test_roms::nanobench;
 
 use crate::accel::{AccelKind, EngineSpec};
 use crate::machine::Guest;
+use clock::By;
 
 /// The engines that are compared if nothing is said.
 pub const ENGINES: [&str; 3] = ["interp", "jit", "kvm"];
@@ -120,6 +125,8 @@ pub struct Settings {
     pub samples: u32,
     /// How long a sample should take.
     pub sample: Duration,
+    /// What time is taken by.
+    pub by: By,
     /// How long one turn may take.
     pub timeout: Duration,
 }

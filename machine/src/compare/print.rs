@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use comfy_table::{CellAlignment, Table, TableStyle, presets};
 
 use super::measure::Counts;
-use super::report::{Cell, Report, Time};
+use super::report::{Cell, Report, SHORTEST, Time};
 
 /// How many kinds of slow paths of a row are told.
 const KINDS: usize = 4;
@@ -42,6 +42,9 @@ fn digits(value: f64) -> String {
 
 /// A time with its unit.
 pub fn duration(ns: f64) -> String {
+    if ns < SHORTEST {
+        return format!("<{SHORTEST} ns");
+    }
     let units = [(1e9, "s"), (1e6, "ms"), (1e3, "us")];
     let (scale, unit) = units.into_iter().find(|(scale, _)| ns >= *scale).unwrap_or((1.0, "ns"));
     format!("{} {unit}", digits(ns / scale))
@@ -93,8 +96,9 @@ fn write_markdown(to: &mut String, report: &Report, unit: Unit) -> fmt::Result {
 /// What is to be known about the figures.
 pub fn remarks(report: &Report) -> Vec<String> {
     let mut lines = vec![format!(
-        "Host time of one operation: medians of {} rounds in turn, with half the distance of the \
+        "{} of one operation: medians of {} rounds in turn, with half the distance of the \
          quartiles; the empty loop of the same level, and waiting for timers, subtracted.",
+        if report.by.waits() { "Host time" } else { "Processor time of the vCPU's thread" },
         report.rounds
     )];
     for engine in &report.engines {
@@ -160,12 +164,9 @@ fn time_and_spread(cell: &Cell, unit: Unit) -> [String; 2] {
     }
 }
 
-/// The spread of something too short to be measured says nothing.
-fn percent(time: &Time) -> String {
-    if time.median_ns < 0.05 {
-        return String::new();
-    }
-    format!("{:.0} %", time.spread() * 100.0)
+/// The spread of a time, if it has one.
+pub fn percent(time: &Time) -> String {
+    time.spread().map_or(String::new(), |spread| format!("{:.0} %", spread * 100.0))
 }
 
 fn counts(report: &Report, style: TableStyle) -> Table {

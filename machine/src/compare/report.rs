@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::clock::By;
 use super::host::Host;
 use super::measure::{Counts, Outcome, Problem};
 use super::watch::Failure;
@@ -10,6 +11,8 @@ use brolga_test_roms::nanobench::{EMPTY, EMPTY_AT_LEVEL_3};
 
 /// Counts below this are not told: one in a hundred operations.
 const RARE: f64 = 0.01;
+/// What is shorter, in nanoseconds, is too short to be told from nothing.
+pub const SHORTEST: f64 = 0.05;
 /// Level 0 is emulated if the empty loop takes so many times longer there than at level 3: on
 /// hardware both are the same instructions of the same processor.
 const EMULATED: f64 = 8.0;
@@ -23,6 +26,8 @@ pub struct Report {
     pub host: Host,
     /// How often each engine had its turn.
     pub rounds: u32,
+    /// What time was taken by.
+    pub by: By,
     /// By what.
     pub engines: Vec<Column>,
     /// What KVM is here, in a sentence or two.
@@ -122,10 +127,11 @@ impl Time {
         })
     }
 
-    /// Half the distance of the quartiles, as a part of the median.
-    pub fn spread(&self) -> f64 {
+    /// Half the distance of the quartiles, as a part of the median; that of something too short
+    /// says nothing.
+    pub fn spread(&self) -> Option<f64> {
         let [low, high] = self.quartiles_ns;
-        if self.median_ns > 0.0 { (high - low) / 2.0 / self.median_ns } else { 0.0 }
+        (self.median_ns >= SHORTEST).then(|| (high - low) / 2.0 / self.median_ns)
     }
 }
 
@@ -141,7 +147,7 @@ impl Report {
     pub fn new(subject: &Subject, settings: &Settings, host: Host, outcomes: &[Outcome]) -> Self {
         let names: Vec<String> =
             settings.engines.iter().map(|engine| engine.name.clone()).collect();
-        let mut rows = rows(subject, &host, outcomes);
+        let mut rows = rows(subject, settings.by, &host, outcomes);
         let kvm = kvm(&names, outcomes, &host, &rows);
         let means: Vec<Option<f64>> = (0..names.len()).map(|engine| mean(&rows, engine)).collect();
         let (reference, reference_is) = reference(&names, &means, kvm.kind);
@@ -160,6 +166,7 @@ impl Report {
             engines: columns.collect(),
             host,
             rounds: settings.rounds,
+            by: settings.by,
             kvm,
             reference,
             reference_is,
@@ -190,14 +197,16 @@ impl Report {
 impl Row {
     fn compare_with(&mut self, reference: usize) {
         let median = |cell: &Cell| cell.time.map(|time| time.median_ns);
-        let Some(base) = median(&self.cells[reference]).filter(|&base| base > 0.0) else { return };
+        let Some(base) = median(&self.cells[reference]).filter(|&base| base >= SHORTEST) else {
+            return;
+        };
         for cell in &mut self.cells {
             cell.ratio = median(cell).map(|ns| ns / base);
         }
     }
 }
 
-fn rows(subject: &Subject, host: &Host, outcomes: &[Outcome]) -> Vec<Row> {
+fn rows(subject: &Subject, by: By, host: &Host, outcomes: &[Outcome]) -> Vec<Row> {
     let largest = outcomes.iter().flat_map(|outcome| &outcome.rounds);
     let seen = largest.filter_map(|rows| rows.keys().next_back()).max();
     let count = subject.rows.len().max(seen.map_or(0, |&last| last as usize + 1));
@@ -216,7 +225,10 @@ fn rows(subject: &Subject, host: &Host, outcomes: &[Outcome]) -> Vec<Row> {
             waits_ns: 0,
             baseline: None,
         };
-        let info = subject.rows.get(number).cloned().unwrap_or_else(unknown);
+        let mut info = subject.rows.get(number).cloned().unwrap_or_else(unknown);
+        if !by.waits() {
+            info.waits_ns = 0;
+        }
         let cells = outcomes.iter().map(|outcome| cell(&info, number as u32, outcome, host));
         rows.push(Row { cells: cells.collect(), name: info.name, about: info.about });
     }
@@ -274,7 +286,7 @@ fn mean_ratio(rows: &[Row], engine: usize) -> Option<f64> {
     geometric(rows.iter().filter_map(|row| row.cells[engine].ratio))
 }
 
-/// Zeros say that something was too short to be measured: they are left out.
+/// What was too short to be measured is left out.
 fn geometric(values: impl Iterator<Item = f64>) -> Option<f64> {
     let (sum, count) =
         values.filter(|&value| value > 0.0).fold((0.0, 0), |(sum, n), v| (sum + v.ln(), n + 1));

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use brolga_devices::VmTime;
 
+use super::clock::{By, Started};
 use crate::board::Stopwatch;
 
 /// Rows with larger numbers are not measured: a guest may name any.
@@ -39,7 +40,7 @@ pub enum Plan {
 pub struct Sample {
     /// How many.
     pub repetitions: u32,
-    /// How long they took by the host's monotonic clock.
+    /// How long they took by the host's clock.
     pub host: Duration,
     /// How long they took by the guest's clock, in nanoseconds.
     pub guest_ns: u64,
@@ -108,9 +109,10 @@ pub enum Mark {
 #[derive(Debug)]
 struct Session {
     plan: Plan,
+    by: By,
     rows: BTreeMap<u32, Row>,
     row: u32,
-    running: Option<(Instant, VmTime)>,
+    running: Option<(Started, VmTime)>,
     taken: Option<(Duration, u64)>,
     mark: Option<Mark>,
 }
@@ -121,9 +123,10 @@ pub struct Watch(Arc<Mutex<Session>>);
 
 impl Watch {
     /// A stopwatch that has measured nothing.
-    pub fn new(plan: Plan) -> Self {
+    pub fn new(plan: Plan, by: By) -> Self {
         Self(Arc::new(Mutex::new(Session {
             plan,
+            by,
             rows: BTreeMap::new(),
             row: 0,
             running: None,
@@ -179,17 +182,14 @@ impl Stopwatch for Watch {
     fn start(&mut self, now: VmTime) {
         let mut session = self.lock();
         session.mark = Some(Mark::Start(session.row));
-        session.running = Some((Instant::now(), now));
+        session.running = Some((session.by.start(), now));
     }
 
     fn stop(&mut self, now: VmTime) {
-        let stopped = Instant::now();
         let mut session = self.lock();
+        let running = session.running.take();
+        session.taken = running.map(|(started, then)| (started.elapsed(), now.since(then)));
         session.mark = Some(Mark::Stop(session.row));
-        session.taken = session
-            .running
-            .take()
-            .map(|(started, then)| (stopped.duration_since(started), now.since(then)));
     }
 
     fn result(&mut self, operations: u32) {
@@ -308,7 +308,7 @@ mod tests {
 
     #[test]
     fn a_row_that_does_something_else_is_not_measured() {
-        let mut watch = Watch::new(Plan::Fixed(10));
+        let mut watch = Watch::new(Plan::Fixed(10), By::Wall);
         for (row, seen) in [(0, 10), (1, 9)] {
             watch.row(row);
             assert_eq!(watch.repetitions(), 10);
@@ -330,7 +330,7 @@ mod tests {
 
     #[test]
     fn marks_out_of_order_and_rows_without_end_do_no_harm() {
-        let mut watch = Watch::new(Plan::Timed { sample: SAMPLE, samples: 1 });
+        let mut watch = Watch::new(Plan::Timed { sample: SAMPLE, samples: 1 }, By::Wall);
         watch.stop(VmTime(1));
         watch.result(3);
         watch.fault(3);
