@@ -127,7 +127,7 @@ fn attempt(
         if counting && let Some(mark) = watch.take_mark() {
             counter.mark(mark, &machine, &watch);
         }
-        let number = watch.row();
+        let number = watch.current_row();
         show(subject.rows.get(number as usize).map_or("", |row| &row.name));
     };
     let seconds = started.elapsed().as_secs_f64();

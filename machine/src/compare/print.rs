@@ -5,6 +5,7 @@ use std::fmt::{self, Write};
 use clap::ValueEnum;
 use comfy_table::{CellAlignment, Table, TableStyle, presets};
 
+use super::KVM;
 use super::measure::Counts;
 use super::report::{Cell, Report, SHORTEST, Time};
 
@@ -101,7 +102,8 @@ pub fn remarks(report: &Report) -> Vec<String> {
         if report.by.waits() { "Host time" } else { "Processor time of the vCPU's thread" },
         report.rounds
     )];
-    for engine in &report.engines {
+    // Of KVM there is more to say, below.
+    for engine in report.engines.iter().filter(|engine| engine.name != KVM) {
         if let Some(problem) = &engine.problem {
             lines.push(format!("No figures by {}: {problem}.", engine.name));
         }

@@ -145,7 +145,7 @@ impl Watch {
     }
 
     /// The row that the guest is at.
-    pub fn row(&self) -> u32 {
+    pub fn current_row(&self) -> u32 {
         self.lock().row
     }
 
