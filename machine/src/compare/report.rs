@@ -16,6 +16,8 @@ pub const SHORTEST: f64 = 0.05;
 /// Level 0 is emulated if the empty loop takes so many times longer there than at level 3: on
 /// hardware both are the same instructions of the same processor.
 const EMULATED: f64 = 8.0;
+/// Where there is no figure at level 3: no processor takes so many nanoseconds for two instructions.
+const SLOW_LOOP: f64 = 20.0;
 
 /// All that was found out.
 #[derive(Clone, Debug, Serialize)]
@@ -255,8 +257,8 @@ fn cell(info: &RowInfo, number: u32, outcome: &Outcome, host: &Host) -> Cell {
         Time::new(samples(row as u32, outcome), 0.0, host.tsc_ghz).map(|time| time.median_ns)
     });
     let less = empty.unwrap_or(0.0) + info.waits_ns as f64;
-    let failures = outcome.rounds.iter().filter_map(|rows| rows.get(&number)?.failure);
-    let failure = failures.last().map(|failure| match failure {
+    let mut failures = outcome.rounds.iter().filter_map(|rows| rows.get(&number)?.failure);
+    let failure = failures.next_back().map(|failure| match failure {
         Failure::Exception(vector) => format!("exception {vector}"),
         Failure::Count { asked, seen } => format!("{seen} of {asked} operations happened"),
     });
@@ -332,20 +334,24 @@ fn kvm(names: &[String], outcomes: &[Outcome], host: &Host, rows: &[Row]) -> Kvm
         format!(" It is no wonder: {}.", doubts.join(", and "))
     };
     match empty_loops(rows, at) {
-        Some([level_0, level_3]) if level_0 > EMULATED * level_3 => Kvm {
-            kind: KvmKind::Emulating,
-            words: format!(
-                "KVM on this host executes a guest's level 0 by an emulator of instructions, not \
-                 on the processor: the empty loop takes {level_0:.1} ns a time there, and \
-                 {level_3:.2} ns at level 3.{because} What its column shows at level 0 is that \
-                 emulator and says nothing of VT-x or AMD-V."
-            ),
-        },
-        Some([level_0, level_3]) => Kvm {
+        Some((level_0, level_3)) if level_0 > level_3.map_or(SLOW_LOOP, |ns| EMULATED * ns) => {
+            let at_level_3 =
+                level_3.map_or(String::new(), |ns| format!(", and {ns:.2} ns at level 3"));
+            Kvm {
+                kind: KvmKind::Emulating,
+                words: format!(
+                    "KVM on this host executes a guest's level 0 by an emulator of instructions, \
+                     not on the processor: the empty loop takes {level_0:.1} ns a time \
+                     there{at_level_3}.{because} What its column shows at level 0 is that emulator \
+                     and says nothing of VT-x or AMD-V."
+                ),
+            }
+        }
+        Some((level_0, _)) => Kvm {
             kind: KvmKind::Hardware,
             words: format!(
                 "KVM on this host executes guests on the processor: the empty loop takes \
-                 {level_0:.2} ns a time at level 0, and {level_3:.2} ns at level 3."
+                 {level_0:.2} ns a time at level 0."
             ),
         },
         None if doubts.is_empty() => Kvm { kind: KvmKind::Hardware, words: String::new() },
@@ -360,12 +366,12 @@ fn kvm(names: &[String], outcomes: &[Outcome], host: &Host, rows: &[Row]) -> Kvm
     }
 }
 
-/// What the empty loops take at levels 0 and 3.
-fn empty_loops(rows: &[Row], engine: usize) -> Option<[f64; 2]> {
+/// What the empty loops take at levels 0 and 3; the second may have failed.
+fn empty_loops(rows: &[Row], engine: usize) -> Option<(f64, Option<f64>)> {
     let time = |row: usize| Some(rows.get(row)?.cells[engine].time?.median_ns);
     let is_ours = rows.get(EMPTY).is_some_and(|row| row.name == "loop");
     if !is_ours {
         return None;
     }
-    Some([time(EMPTY)?, time(EMPTY_AT_LEVEL_3)?])
+    Some((time(EMPTY)?, time(EMPTY_AT_LEVEL_3)))
 }

@@ -66,7 +66,7 @@ fn the_rom_is_measured_by_an_engine_and_the_missing_one_is_named() -> Result<()>
     let subject = Subject::nanobench();
     let outcomes = measure(&subject, &settings, &|_, _, _, _| {})?;
     let report = Report::new(&subject, &settings, Host::default(), &outcomes);
-    assert_eq!(report.wrong(), [String::new(); 0]);
+    assert!(report.wrong().is_empty(), "{:?}", report.wrong());
     let measured: Vec<&str> = report.measured().map(|(_, c)| c.name.as_str()).collect();
     assert_eq!(measured, ["interp", "jit:threshold=50"]);
     let problem = report.engines[2].problem.as_deref().unwrap_or_default();
@@ -165,6 +165,15 @@ fn kvm_is_the_reference_only_where_it_is_hardware() {
     let expected =
         [(KvmKind::Emulating, Some(1)), (KvmKind::Hardware, Some(2)), (KvmKind::Missing, Some(1))];
     assert_eq!(found, expected);
+}
+
+#[test]
+fn a_level_0_that_no_processor_has_is_an_emulator_whatever_level_3_does() {
+    let mut kvm = outcome([40.0, 0.5], &[900.0], Failure::Exception(6));
+    let failed = Measured { failure: Some(Failure::Exception(6)), ..Measured::default() };
+    kvm.rounds[0].insert(1, failed);
+    let found = report(kvm).kvm;
+    assert_eq!(found.kind, KvmKind::Emulating, "{}", found.words);
 }
 
 #[test]
