@@ -117,7 +117,7 @@ pub(super) const ROWS: [Row; 39] = [
     Row::work("exec", Group::System, 400),
     Row::work("pipe", Group::System, 21_000),
     Row::work("forkwait", Group::Macro, 40_000),
-    Row::work("compile", Group::Macro, 200),
+    Row::work("compile", Group::Macro, 40),
     Row::boot("boot-amd64", Group::Boot, AMD64),
     Row::boot("unpack-amd64", Group::Unpack, AMD64),
     Row::work_32("sieve-32", Group::Compute, 900),
