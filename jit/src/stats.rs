@@ -49,6 +49,19 @@ impl JitStats {
         }
     }
 
+    /// The returns to the run loop by reason, and the instructions that were executed for code or
+    /// instead of it.
+    pub(crate) fn kinds(&self, called: &Counts) -> Vec<(String, u64)> {
+        let reasons = Reason::ALL.iter().zip(self.leaves);
+        let mut kinds: Vec<(String, u64)> =
+            reasons.map(|(reason, count)| (format!("return: {}", reason.text()), count)).collect();
+        for (what, counts) in [("called", called), ("left for", &self.left_for)] {
+            kinds.extend(counts.iter().map(|(code, count)| (format!("{what} {code:?}"), *count)));
+        }
+        kinds.retain(|(_, count)| *count > 0);
+        kinds
+    }
+
     /// The table; `called`: what the interpreter has executed while code waited.
     pub(crate) fn table(&self, called: &Counts) -> String {
         let mut text = String::new();

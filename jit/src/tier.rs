@@ -585,4 +585,11 @@ impl Tier for Jit {
     fn report(&self) -> Option<String> {
         self.config.stats.then(|| self.stats.table(&self.interpreted.counts()))
     }
+
+    fn counts(&self) -> Vec<(String, u64)> {
+        if !self.config.stats {
+            return Vec::new();
+        }
+        self.stats.kinds(&self.interpreted.counts())
+    }
 }

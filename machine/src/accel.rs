@@ -307,12 +307,6 @@ pub trait Accelerator: Send {
         self.core_mut().hand_over()
     }
 
-    /// What the engine has done, by name, if it counts anything: exits, and what it leaves to the
-    /// interpreter.
-    fn counts(&self) -> Vec<(String, u64)> {
-        Vec::new()
-    }
-
     /// Memory was written by somebody else than the vCPU: what was decoded from `len` bytes at
     /// `at` is dropped.
     fn invalidate_code(&mut self, at: GuestPhys, len: u64);
@@ -325,6 +319,12 @@ pub trait Accelerator: Send {
     /// What the engine has done, for people, if it has been told to count.
     fn report(&self) -> Option<String> {
         None
+    }
+
+    /// What the engine has left its fast path for since it was made, by kind, if it counts that:
+    /// exits to the host, and what it leaves to the interpreter.
+    fn counts(&self) -> Vec<(String, u64)> {
+        Vec::new()
     }
 
     /// As [`Accelerator::invalidate_code`], for all memory.
@@ -359,6 +359,10 @@ impl<T: Tier> Accelerator for Interpreter<T> {
 
     fn report(&self) -> Option<String> {
         self.tier.report()
+    }
+
+    fn counts(&self) -> Vec<(String, u64)> {
+        self.tier.counts()
     }
 }
 

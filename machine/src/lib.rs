@@ -6,13 +6,15 @@
 //! - [`firmware`], [`loader`]: what is in memory before the first instruction.
 //! - [`machine`]: all of it together.
 //! - [`debug`], [`crash`], [`hash`]: looking into a machine.
-//! - [`lockstep`]: two engines side by side; [`conform`]: an engine against test ROMs and vectors.
+//! - [`lockstep`]: two engines side by side; [`conform`]: an engine against test ROMs and vectors;
+//!   [`compare`]: what engines take for operations.
 //! - [`cli`], [`terminal`], [`serial`], [`exit`]: the program around it.
 
 pub mod accel;
 pub mod board;
 pub mod cli;
 pub mod clock;
+pub mod compare;
 pub mod conform;
 pub mod crash;
 pub mod debug;

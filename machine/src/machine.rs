@@ -9,7 +9,7 @@ use brolga_cpu::cpuid::CpuModel;
 use brolga_mmu::{MapError, PhysMap, Ram, RamError};
 
 use crate::accel::{AccelKind, Accelerator, Change, EngineError, EngineSpec, KvmError};
-use crate::board::{BoardBus, BoardConfig, Chipset, lock};
+use crate::board::{BoardBus, BoardConfig, Chipset, Stopwatch, lock};
 use crate::clock::{Clock, ClockKind};
 use crate::debug::DebugState;
 use crate::firmware::{self, FirmwareError, MemoryLayout};
@@ -181,6 +181,11 @@ impl Machine {
     /// Connects the serial line to something else.
     pub fn connect(&mut self, serial: Serial) {
         self.serial = serial;
+    }
+
+    /// Lets the guest have its operations timed.
+    pub fn set_stopwatch(&mut self, stopwatch: Box<dyn Stopwatch>) {
+        lock(&self.chipset).set_stopwatch(stopwatch);
     }
 
     /// RESET: every chip and the vCPU start again, and so does the guest: firmware tables and

@@ -202,6 +202,11 @@ impl Machine {
         let retired = self.retired();
         let mut chips = lock(&self.chipset);
         let now = chips.now(retired);
+        // A timer that has run out since the last look has no event any more, but a result.
+        chips.advance(now);
+        if chips.would_wake(interrupts_enabled) {
+            return Ok(());
+        }
         if !interrupts_enabled && !chips.nmi_is_possible(now) {
             drop(chips);
             return Err(self.halted_for_good(false));

@@ -26,7 +26,9 @@ fn write_all(directory: &Path) -> io::Result<()> {
         ("exit_3", roms::exit_rom(3)),
         ("halt_forever", roms::halt_forever_rom()),
         ("hello", roms::hello_rom()),
+        ("nanobench", roms::nanobench::nanobench_rom()),
         ("reset_loop", roms::reset_loop_rom()),
+        ("short_sleeps", roms::short_sleeps_rom()),
         ("spin", roms::spin_rom()),
         ("triple_fault", roms::triple_fault_rom()),
     ] {

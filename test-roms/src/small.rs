@@ -3,7 +3,7 @@
 
 use iced_x86::code_asm::*;
 
-use crate::rom::{Emit, Mode, RomBuilder, Section, emit};
+use crate::rom::{Emit, Mode, ROM_SEGMENT, RomBuilder, Section, emit};
 
 const EXIT_PORT: u16 = 0xF4;
 const DEBUG_PORT: u16 = 0xE9;
@@ -73,6 +73,41 @@ pub fn hello_rom() -> Vec<u8> {
             emit!(a; outb(COM1, character); outb(DEBUG_PORT, character););
         }
         a.outb(EXIT_PORT, 0)?;
+        emit_halt(a)
+    })
+}
+
+/// Sets the timer of the local APIC to 4000, 3999, ... 1 clocks, each time with HLT to wait for its
+/// interrupt, and exits with 0.
+pub fn short_sleeps_rom() -> Vec<u8> {
+    const VECTOR: u32 = 0x40;
+    const APIC_BASE: u32 = 0x1B;
+    const EOI: u32 = 0x80B;
+    const SPURIOUS: u32 = 0x80F;
+    const TIMER: u32 = 0x832;
+    const COUNT: u32 = 0x838;
+    const DIVIDE: u32 = 0x83E;
+    let set = |a: &mut Section<'_>, msr: u32, value: u32| -> Emit {
+        emit!(a; mov(ecx, msr); mov(eax, value); xor(edx, edx); wrmsr(););
+        Ok(())
+    };
+    real_mode_rom(|a| {
+        // What CALL pushes is the address of the handler.
+        emit!(a; xor(eax, eax); mov(ds, ax); mov(ss, ax); mov(sp, 0x1000); call -> "begin";);
+        set(a, EOI, 0)?;
+        emit!(a;
+            iret();
+            at("begin");
+            pop(word_ptr(4 * VECTOR));
+            mov(word_ptr(4 * VECTOR + 2), u32::from(ROM_SEGMENT));
+        );
+        // The local APIC enabled, as an x2APIC, and for the bootstrap processor.
+        set(a, APIC_BASE, 0xFEE0_0D00)?;
+        set(a, SPURIOUS, 0x1FF)?;
+        set(a, DIVIDE, 0xB)?;
+        set(a, TIMER, VECTOR)?;
+        emit!(a; mov(ebx, 4000); at(".again"); cli(); mov(ecx, COUNT); mov(eax, ebx); xor(edx, edx););
+        emit!(a; wrmsr(); sti(); hlt(); dec(ebx); jnz -> ".again"; outb(EXIT_PORT, 0););
         emit_halt(a)
     })
 }

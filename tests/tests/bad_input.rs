@@ -29,6 +29,15 @@ fn main() {
         trial("bios_of_a_wrong_size", bios_of_a_wrong_size),
         trial("unknown_option", || refused(&["run", "--no-such-option"])),
         trial("unknown_cpu_model", unknown_cpu_model),
+        trial("compare_by_an_unknown_engine", || {
+            refused(&["compare", "--engines", "interp,abacus"])
+        }),
+        trial("compare_without_rounds", || refused(&["compare", "--rounds", "0"])),
+        trial("compare_with_a_page_nowhere", || {
+            refused(&["compare", "--html", "/nonexistent/report.html"])
+        }),
+        trial("compare_with_a_folder_as_page", || refused(&["compare", "--html", "/"])),
+        trial("compare_of_no_rom", || refused(&["compare", "--rom", "/nonexistent/rom"])),
         trial("terminal_is_left_alone", terminal_is_left_alone),
     ]);
     suite::run(trials)

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use brolga_test_roms::{
     exit_rom, extension_name, extensions_rom, halt_forever_rom, hello_rom, reset_loop_rom,
-    spin_rom, triple_fault_rom,
+    short_sleeps_rom, spin_rom, triple_fault_rom,
 };
 use brolga_tests::process::{self, Finished};
 use brolga_tests::state::State;
@@ -23,6 +23,7 @@ fn main() {
         trial("triple_fault", || ends(triple_fault_rom(), &[], exit::TRIPLE_FAULT)),
         trial("halt_with_interrupts_off", || ends(halt_forever_rom(), &[], exit::HALTED)),
         trial("reset_loop", || ends(reset_loop_rom(), &[], exit::RESET_LOOP)),
+        trial("short_sleeps_end", short_sleeps_end),
         trial("extensions_compute", extensions_compute),
         trial("instruction_limit", instruction_limit),
         trial("timeout", timeout),
@@ -38,16 +39,27 @@ fn main() {
 
 /// Runs a ROM without a terminal.
 fn run(rom: Vec<u8>, arguments: &[&str]) -> Result<Finished> {
+    run_by("virtual", rom, arguments)
+}
+
+fn run_by(clock: &str, rom: Vec<u8>, arguments: &[&str]) -> Result<Finished> {
     let file = tempfile::NamedTempFile::new()?;
     fs::write(file.path(), rom)?;
     let mut command = Command::new(binary::brolga()?);
-    command.args(["run", "--clock", "virtual", "--bios"]).arg(file.path()).args(arguments);
+    command.args(["run", "--clock", clock, "--bios"]).arg(file.path()).args(arguments);
     process::run(&mut command, LIMIT)
 }
 
 fn ends(rom: Vec<u8>, arguments: &[&str], status: i32) -> Result<()> {
     let finished = run(rom, arguments)?;
     ensure!(finished.code()? == status, "status {status} was due: {finished:?}");
+    Ok(())
+}
+
+/// Timers that run out just before HLT wake the guest all the same.
+fn short_sleeps_end() -> Result<()> {
+    let finished = run_by("host", short_sleeps_rom(), &[])?;
+    ensure!(finished.code()? == 0, "{finished:?}");
     Ok(())
 }
 

@@ -37,5 +37,8 @@ static inline uint64_t mix(uint64_t sum, uint64_t value) {
 // Ends the program if a system call that cannot fail has failed.
 void check(int holds, const char *what);
 
+// What a process of the row `compile` does.
+int compiler_stage(const char *name, const char *seed);
+
 // Fresh zeroed memory in pages of 4 KiB.
 void *map_pages(size_t size, int protection);

@@ -83,6 +83,8 @@ int main(int argc, char **argv) {
     // What the row `exec` starts.
     if (argc == 2 && strcmp(argv[1], "exit") == 0)
         return 42;
+    if (argc == 4 && strcmp(argv[1], "stage") == 0)
+        return compiler_stage(argv[2], argv[3]);
     for (; argc == 3 && entry < __stop_workloads; entry++) {
         if (strcmp((*entry)->name, argv[1]) == 0) {
             measure(*entry, strtoull(argv[2], NULL, 10));

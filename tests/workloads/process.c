@@ -81,5 +81,7 @@ static uint64_t switch_by_pipe(uint64_t count) {
 
 WORKLOAD(syscall, "syscall", nothing_to_prepare, call_system);
 WORKLOAD(fork, "fork", nothing_to_prepare, fork_and_wait);
+// The same, as often as VMware's paper of 2006 did it.
+WORKLOAD(forkwait, "forkwait", nothing_to_prepare, fork_and_wait);
 WORKLOAD(exec, "exec", nothing_to_prepare, fork_and_exec);
 WORKLOAD(pipe, "pipe", pin_to_one_processor, switch_by_pipe);

@@ -67,6 +67,11 @@ pub trait Tier: Send {
     fn report(&self) -> Option<String> {
         None
     }
+
+    /// What translated code was left for, by kind, if it has been told to count.
+    fn counts(&self) -> Vec<(String, u64)> {
+        Vec::new()
+    }
 }
 
 /// The interpreter alone.

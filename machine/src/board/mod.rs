@@ -8,6 +8,7 @@ mod memory;
 mod ports;
 mod ranges;
 mod saved;
+mod stopwatch;
 mod taps;
 mod vga;
 mod wiring;
@@ -39,6 +40,7 @@ pub(crate) use bus::lock;
 use chips::Chip;
 use ranges::Ranges;
 pub use saved::ChipsetSaved;
+pub use stopwatch::Stopwatch;
 use taps::Taps;
 pub use vga::Vga;
 
@@ -100,6 +102,8 @@ pub struct Chipset {
     debug_line: Vec<u8>,
     stop_text: Option<TextMatch>,
     taps: Taps,
+    /// No chip, but an instrument of the host's: not a part of the guest's state.
+    stopwatch: Option<Box<dyn Stopwatch>>,
     port_table: Ranges<u16, ports::Place>,
     memory_table: Ranges<u64, Chip>,
 }
@@ -159,6 +163,7 @@ impl Chipset {
             debug_line: Vec::new(),
             stop_text: stop_text.map(TextMatch::new),
             taps: Taps::new(&taps),
+            stopwatch: None,
             port_table: ports::table(),
             memory_table: memory::table(),
         }
@@ -222,6 +227,11 @@ impl Chipset {
         self.taps.written(port)
     }
 
+    /// Lets the guest have its operations timed.
+    pub(crate) fn set_stopwatch(&mut self, stopwatch: Box<dyn Stopwatch>) {
+        self.stopwatch = Some(stopwatch);
+    }
+
     /// CR8.
     pub(crate) fn task_priority(&self) -> u8 {
         self.lapic.cr8()
@@ -235,6 +245,12 @@ impl Chipset {
     /// INIT reaches the local APIC of the processor that takes it.
     pub(crate) fn init_lapic(&mut self) {
         self.lapic.init();
+    }
+
+    /// Whether something has come that a halted CPU wakes for, or that the machine must see to.
+    pub(crate) fn would_wake(&self, interrupts_enabled: bool) -> bool {
+        let Signals { nmi, init, request, .. } = self.signals;
+        interrupts_enabled && self.intr() || nmi || init || request.is_some()
     }
 
     /// Whether an entry of the IOAPIC or a pin of the local APIC can cause an NMI, which would

@@ -7,7 +7,7 @@ use brolga_devices::pm;
 use brolga_mmu::Width;
 use tracing::Level;
 
-use super::{Chip, Chipset, Ranges, vga};
+use super::{Chip, Chipset, Ranges, stopwatch, vga};
 use crate::firmware::acpi;
 
 /// The name of the tracing target of port accesses.
@@ -48,6 +48,7 @@ pub(super) fn table() -> Ranges<u16, Place> {
         at(0xcf8..=0xcf8, Chip::Pci, 0),
         at(acpi::RESET_PORT..=acpi::RESET_PORT, Chip::ResetControl, 0),
         at(0xcfc..=0xcff, Chip::Pci, 4),
+        at(stopwatch::PORTS, Chip::Stopwatch, 0),
     ])
 }
 
@@ -113,6 +114,7 @@ impl Chipset {
         let value = match chip {
             Chip::Pm => self.pm.read(now, offset, size),
             Chip::Pci => self.pci.read(now, offset, size),
+            Chip::Stopwatch => stopwatch::read(self.stopwatch.as_deref_mut(), offset),
             _ => self.exit_port.read(now),
         };
         u64::from(value) & width.mask()
@@ -123,6 +125,7 @@ impl Chipset {
         match chip {
             Chip::Pm => self.pm.write(now, offset, size, value),
             Chip::Pci => self.pci.write(now, offset, size, value),
+            Chip::Stopwatch => stopwatch::write(self.stopwatch.as_deref_mut(), now, offset, value),
             _ => self.exit_port.write(now, value),
         }
     }
@@ -145,7 +148,7 @@ impl Chipset {
             Chip::Debug => self.debug.read(now),
             Chip::Port92 => self.port92.read(now),
             Chip::ResetControl => self.reset_control.read(now),
-            Chip::Pm | Chip::Pci | Chip::ExitPort => {
+            Chip::Pm | Chip::Pci | Chip::ExitPort | Chip::Stopwatch => {
                 self.read_wide(now, chip, offset, Width::W8) as u8
             }
             Chip::CoprocessorError | Chip::Hpet | Chip::IoApic | Chip::Lapic => 0xff,
@@ -177,7 +180,7 @@ impl Chipset {
             }
             Chip::Port92 => self.port92.write(now, value),
             Chip::ResetControl => self.reset_control.write(now, value),
-            Chip::Pm | Chip::Pci | Chip::ExitPort => {
+            Chip::Pm | Chip::Pci | Chip::ExitPort | Chip::Stopwatch => {
                 self.write_wide(now, chip, offset, Width::W8, value.into());
             }
             Chip::Hpet | Chip::IoApic | Chip::Lapic => {}
@@ -225,7 +228,7 @@ impl Chip {
     /// Whether the chip takes a wide access as one; the others are on an 8-bit bus, which splits
     /// it into consecutive ports.
     fn is_wide(self) -> bool {
-        matches!(self, Chip::Pm | Chip::Pci | Chip::ExitPort)
+        matches!(self, Chip::Pm | Chip::Pci | Chip::ExitPort | Chip::Stopwatch)
     }
 }
 

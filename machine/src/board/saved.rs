@@ -49,6 +49,7 @@ impl Chipset {
         let Self {
             clock: _,
             tsc_start: _,
+            stopwatch: _,
             uart,
             vga,
             pic,

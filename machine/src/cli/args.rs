@@ -1,6 +1,6 @@
 //! The arguments.
 
-use std::num::{NonZeroU64, NonZeroUsize};
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,6 +10,8 @@ use clap::{Args, Parser, Subcommand};
 use super::size::parse_size;
 use crate::accel::{AccelKind, AccelPlan, EngineSpec};
 use crate::clock::ClockKind;
+use crate::compare::clock::By;
+use crate::compare::print::Unit;
 use crate::conform::reporting::number;
 use crate::machine::OnTripleFault;
 
@@ -61,6 +63,17 @@ pub(super) enum Command {
     /// report could not be written.
     #[command(after_help = CONFORM_EXAMPLES)]
     Conform(Box<ConformArguments>),
+
+    /// Runs a guest under each engine in turn and tells what an operation takes of the host's time.
+    ///
+    /// Without a guest, that is a ROM with a row for each of some thirty operations: system calls,
+    /// faults, port and memory-mapped I/O, page-table changes, interrupts and others. Other guests
+    /// are timed from power-on to their end (power-off, 0 at the exit port, or the text of
+    /// --stop-on-serial). The table says what KVM is on this host, and whether it is missing. Exit
+    /// statuses: 0 measured; 1 a row did not do what it measures; 2 something is wrong with the
+    /// command line or a file, or no engine has figures; 70 the report could not be written.
+    #[command(after_help = COMPARE_EXAMPLES)]
+    Compare(Box<CompareArguments>),
 }
 
 const EXAMPLES: &str = "Examples:
@@ -76,6 +89,15 @@ const CONFORM_EXAMPLES: &str = "Examples:
   brolga conform --accel jit --jit-threshold 1 vectors/80286 --junit report.xml
   brolga conform test386.bin --reference test386-EE-reference.txt
   brolga conform other.rom --post-port 0x80 --post-pass 0xaa";
+
+const COMPARE_EXAMPLES: &str = "Examples:
+  brolga compare --html report.html
+  brolga compare --engines jit,jit:threads=0 --unit cycles
+  brolga compare --kernel vmlinuz --initrd initrd.img --append console=ttyS0
+    --stop-on-serial 'login:' --rounds 5";
+
+/// How long one run of a guest may take if nothing is said.
+pub(super) const COMPARE_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// The machine, what it boots, and what ends its run.
 #[derive(Debug, Args)]
@@ -93,7 +115,7 @@ pub(super) struct MachineArguments {
     pub(super) append: Option<String>,
 
     /// A ROM at the reset vector, a multiple of 64 KiB up to 16 MiB
-    #[arg(long, value_name = "FILE", conflicts_with = "kernel")]
+    #[arg(long, value_name = "FILE", conflicts_with = "kernel", alias = "rom")]
     pub(super) bios: Option<PathBuf>,
 
     /// RAM, with K, M or G; without, in MiB
@@ -306,6 +328,50 @@ pub(super) struct ConformArguments {
     /// Write the report as JUnit XML to this file
     #[arg(long, value_name = "FILE")]
     pub(super) junit: Option<PathBuf>,
+
+    /// Print the report as JSON
+    #[arg(long, conflicts_with = "markdown")]
+    pub(super) json: bool,
+
+    /// Print the report as Markdown
+    #[arg(long)]
+    pub(super) markdown: bool,
+}
+
+/// What to measure, by what, and how often.
+#[derive(Debug, Args)]
+pub(super) struct CompareArguments {
+    #[command(flatten)]
+    pub(super) machine: MachineArguments,
+
+    /// The engines, each with settings behind colons as for `brolga lockstep` [default: interp,
+    /// jit, and kvm where it can be had]
+    #[arg(long, value_name = "ENGINE,...", value_delimiter = ',')]
+    pub(super) engines: Vec<String>,
+
+    /// How often each engine has its turn; one more round counts slow paths
+    #[arg(long, value_name = "N", default_value = "3")]
+    pub(super) rounds: NonZeroU32,
+
+    /// Samples of each row in a turn
+    #[arg(long, value_name = "N", default_value = "7")]
+    pub(super) samples: NonZeroU32,
+
+    /// How long a sample takes, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "0.01", value_parser = parse_seconds)]
+    pub(super) sample: Duration,
+
+    /// The host's clock that times are taken by
+    #[arg(long, value_enum, value_name = "CLOCK", default_value = "wall")]
+    pub(super) by: By,
+
+    /// What times are shown in
+    #[arg(long, value_enum, value_name = "UNIT", default_value = "time")]
+    pub(super) unit: Unit,
+
+    /// Write a page with charts to this file
+    #[arg(long, value_name = "FILE")]
+    pub(super) html: Option<PathBuf>,
 
     /// Print the report as JSON
     #[arg(long, conflicts_with = "markdown")]

@@ -1,16 +1,15 @@
 //! `brolga conform`.
 
 use std::fs;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use brolga_jit::JitConfig;
 
 use super::args::ConformArguments;
+use super::progress::Progress;
 use super::{cpu_model, refuse};
 use crate::accel::{AccelKind, EngineSpec};
 use crate::conform::reporting::{PRESETS, Reporting};
@@ -19,8 +18,6 @@ use crate::exit::{HOST_ERROR, USER_ERROR};
 
 /// The status of tests of which some failed.
 const FAILED: u8 = 1;
-/// The status is shown when it takes longer than this, and so often then.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Runs the tests, tells, and returns the exit status.
 pub(super) fn main(arguments: &ConformArguments) -> ExitCode {
@@ -76,8 +73,10 @@ fn run(arguments: &ConformArguments) -> Result<Report> {
         Some(jobs) => jobs.get(),
         None => std::thread::available_parallelism().map_or(1, usize::from),
     };
-    let progress = Progress::new(inputs.len());
-    let report = conform::run(&inputs, &settings, jobs, |done| progress.show(done));
+    let progress = Progress::new();
+    let of = inputs.len();
+    let show = |done| progress.show(|| format!("{done} of {of} done"));
+    let report = conform::run(&inputs, &settings, jobs, show);
     progress.clear();
     Ok(report)
 }
@@ -124,34 +123,4 @@ fn tell(arguments: &ConformArguments, report: &Report) -> Result<()> {
 fn write(path: &Path, text: &str) -> Result<()> {
     ensure!(!path.is_dir(), "cannot write {}: it is a folder", path.display());
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
-}
-
-/// A line on the terminal that says how far it is.
-struct Progress {
-    of: usize,
-    started: Instant,
-    last: Mutex<Instant>,
-    visible: bool,
-}
-
-impl Progress {
-    fn new(of: usize) -> Self {
-        let started = Instant::now();
-        Self { of, started, last: Mutex::new(started), visible: io::stderr().is_terminal() }
-    }
-
-    fn show(&self, done: usize) {
-        const OFTEN: Duration = Duration::from_millis(200);
-        let Ok(mut last) = self.last.try_lock() else { return };
-        if self.visible && self.started.elapsed() > PATIENCE && last.elapsed() > OFTEN {
-            *last = Instant::now();
-            eprint!("\r{done} of {} done, {} s", self.of, self.started.elapsed().as_secs());
-        }
-    }
-
-    fn clear(&self) {
-        if self.visible && self.started.elapsed() > PATIENCE {
-            eprint!("\r\x1b[K");
-        }
-    }
 }

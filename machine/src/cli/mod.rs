@@ -1,8 +1,10 @@
 //! The command line.
 
 mod args;
+mod compare;
 mod conform;
 mod lockstep;
+mod progress;
 mod report;
 mod size;
 mod trace;
@@ -42,6 +44,7 @@ pub fn main() -> ExitCode {
         Some(Command::Run(run)) => *run,
         Some(Command::Lockstep(lockstep)) => return lockstep::main(&lockstep),
         Some(Command::Conform(conform)) => return conform::main(&conform),
+        Some(Command::Compare(compare)) => return compare::main(&compare),
         None => RunArguments::default(),
     };
     if run.machine.cpu.as_deref() == Some("help") {

@@ -170,8 +170,8 @@ fn write_suite(to: &mut String, suite: &Suite) -> fmt::Result {
     writeln!(to, "  </testsuite>")
 }
 
-/// Text in XML: what has a meaning there is escaped, what may not be there is replaced.
-fn escape(text: &str) -> String {
+/// Text in XML or HTML: what has a meaning there is escaped, what may not be there is replaced.
+pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::new();
     for c in text.chars() {
         match c {

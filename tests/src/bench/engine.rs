@@ -1,8 +1,11 @@
 //! What executes a guest, and a boot by it with the times that the host sees.
 
 use std::fmt::{self, Display, Formatter};
+use std::fs;
+use std::process::Command;
 
 use anyhow::Result;
+use brolga_test_roms::exit_rom;
 
 use super::memory::Memory;
 use super::times::{Stopwatch, Times};
@@ -11,6 +14,7 @@ use crate::guests::Guest;
 use crate::guests::initramfs::{PROMPT, READY};
 use crate::shell::{BOOT_LIMIT, COMMAND_LIMIT};
 use crate::vmm::{Boot, Vmm};
+use crate::{binary, process};
 
 /// `quiet` comes after the early console, which the kernel sets up as soon as it has been
 /// unpacked: the only line before `quiet` has its effect is the one that it begins with.
@@ -71,6 +75,16 @@ impl Engine {
         session.expect(PROMPT, COMMAND_LIMIT)?;
         Ok(Running { session, entered, ready, ram: u64::from(boot.memory) })
     }
+}
+
+/// Why Brolga cannot use an engine on this host, if it cannot.
+pub(super) fn refusal(accel: &str) -> Result<Option<String>> {
+    let rom = tempfile::NamedTempFile::new()?;
+    fs::write(rom.path(), exit_rom(0))?;
+    let mut command = Command::new(binary::brolga()?);
+    command.args(["run", "--serial", "none", "--accel", accel, "--bios"]).arg(rom.path());
+    let tried = process::run(&mut command, COMMAND_LIMIT)?;
+    Ok((tried.code()? != 0).then(|| tried.stderr.trim().to_owned()))
 }
 
 /// A guest at its shell prompt.

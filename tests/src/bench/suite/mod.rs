@@ -16,7 +16,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 
-use super::engine::{Engine, Running};
+use super::engine::{self, Engine, Running};
 use crate::guests::{AMD64, Flavour, Guest, I686};
 use crate::process;
 use crate::shell::COMMAND_LIMIT;
@@ -46,6 +46,8 @@ pub struct Options {
     pub rows: Vec<String>,
     /// How many times the amount of work that a row has by itself.
     pub work: u64,
+    /// Units of work instead of a row's own.
+    pub count: Option<u64>,
     /// How often.
     pub rounds: u32,
     /// The clock that decides.
@@ -64,10 +66,16 @@ struct Machine {
 /// Runs the suite and says on standard error how far it is. When an engine fails, the results
 /// up to there are returned with its error.
 pub fn run(options: &Options) -> Result<(Results, Result<()>)> {
-    let rows = select(&options.rows)?.into_iter().map(|row| row.with_work(options.work));
+    let with_work = |row: Row| row.with_work(options.work, options.count);
+    let rows = select(&options.rows)?.into_iter().map(with_work);
     let (rows, machines) = prepare(rows.collect())?;
-    let accels = options.accels.iter().cloned().map(Engine::Brolga);
-    let engines: Vec<_> = Engine::measure().into_iter().chain(accels).collect();
+    let mut engines: Vec<_> = Engine::measure().into_iter().collect();
+    for accel in &options.accels {
+        match engine::refusal(accel)? {
+            None => engines.push(Engine::Brolga(accel.clone())),
+            Some(why) => eprintln!("{accel} is left out: {why}"),
+        }
+    }
     let mut results = Results::new(&rows, engines, options.clock);
     let outcome = measure(&machines, options.rounds, &mut results);
     Ok((results, outcome))

@@ -11,6 +11,8 @@ pub(super) enum Group {
     X87,
     String,
     System,
+    /// Many short processes: what people do with a system.
+    Macro,
     /// From the first line of the unpacked kernel to user space.
     Boot,
     /// From the start of the process to that line.
@@ -18,13 +20,14 @@ pub(super) enum Group {
 }
 
 impl Group {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Compute,
         Self::ScalarFp,
         Self::PackedFp,
         Self::X87,
         Self::String,
         Self::System,
+        Self::Macro,
         Self::Boot,
         Self::Unpack,
     ];
@@ -37,6 +40,7 @@ impl Group {
             Self::X87 => "x87",
             Self::String => "string",
             Self::System => "system",
+            Self::Macro => "macro",
             Self::Boot => "boot",
             Self::Unpack => "unpack",
         }
@@ -68,9 +72,9 @@ impl Row {
         Self { name, group, flavour, count: None }
     }
 
-    /// The row with `times` its work.
-    pub(super) fn with_work(self, times: u64) -> Self {
-        Self { count: self.count.map(|count| count * times), ..self }
+    /// The row with `times` its work, or of `units` if they are given.
+    pub(super) fn with_work(self, times: u64, units: Option<u64>) -> Self {
+        Self { count: self.count.map(|count| units.unwrap_or(count) * times), ..self }
     }
 
     /// The name of the row in the program of the workloads.
@@ -83,8 +87,8 @@ const SUFFIX_32: &str = "-32";
 
 /// All rows. The counts of workloads are chosen so that TCG takes 1 to 3 s for them on an x86-64 host
 /// of 2024: programs that an engine knows after their first tenth. For shorter ones there is the boot,
-/// and `exec`.
-pub(super) const ROWS: [Row; 37] = [
+/// and `exec`. `forkwait` is as long as in the literature.
+pub(super) const ROWS: [Row; 39] = [
     Row::work("sieve", Group::Compute, 900),
     Row::work("calls", Group::Compute, 40_000),
     Row::work("crc", Group::Compute, 3200),
@@ -112,6 +116,8 @@ pub(super) const ROWS: [Row; 37] = [
     Row::work("fork", Group::System, 2000),
     Row::work("exec", Group::System, 400),
     Row::work("pipe", Group::System, 21_000),
+    Row::work("forkwait", Group::Macro, 40_000),
+    Row::work("compile", Group::Macro, 40),
     Row::boot("boot-amd64", Group::Boot, AMD64),
     Row::boot("unpack-amd64", Group::Unpack, AMD64),
     Row::work_32("sieve-32", Group::Compute, 900),

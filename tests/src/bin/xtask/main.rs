@@ -76,6 +76,9 @@ enum Bench {
         /// How many times the work of each row
         #[arg(long, value_name = "TIMES", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
         work: u64,
+        /// Units of work instead of each row's own, as in `--rows forkwait --count 1000`
+        #[arg(long, value_name = "UNITS", value_parser = clap::value_parser!(u64).range(1..))]
+        count: Option<u64>,
         /// How many boots of each guest by each engine
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
         rounds: u32,
@@ -110,8 +113,8 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Guests { refresh } => println!("{}", guests::fetch(refresh)?),
         Task::Bench(Bench::Interp { rounds }) => println!("{}", bench::interpreter_boot(rounds)?),
         Task::Bench(Bench::Gdb { rounds, accel }) => println!("{}", bench::gdb(rounds, &accel)?),
-        Task::Bench(Bench::Suite { accel, rows, work, rounds, by, json }) => {
-            let options = suite::Options { accels: accel, rows, work, rounds, clock: by };
+        Task::Bench(Bench::Suite { accel, rows, work, count, rounds, by, json }) => {
+            let options = suite::Options { accels: accel, rows, work, count, rounds, clock: by };
             let (results, outcome) = suite::run(&options)?;
             if json {
                 println!("{:#}", results.json())
