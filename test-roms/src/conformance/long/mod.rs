@@ -1,0 +1,16 @@
+//! ROMs about long mode; `kit` is the ground that they stand on.
+
+pub(super) mod keys;
+pub(super) mod kit;
+pub(super) mod modes;
+pub(super) mod paging;
+pub(super) mod rules;
+pub(super) mod transfers;
+
+/// Vectors.
+const BP: u8 = 3;
+const UD: u8 = 6;
+const NP: u8 = 11;
+const SS: u8 = 12;
+const GP: u8 = 13;
+const PF: u8 = 14;

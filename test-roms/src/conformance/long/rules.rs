@@ -1,0 +1,751 @@
+//! What 64-bit mode does otherwise with addresses, segments, prefixes, registers and control
+//! registers.
+
+use iced_x86::code_asm::*;
+
+use super::kit::{self, About, COMPAT0, COMPAT3, DATA0, DATA3, FREE, GDT, IDT, Kit, SCRATCH, SPARE, TSS};
+use super::{GP, SS, UD};
+use crate::conformance::features::{CLFLUSH, CMPXCHG16B, FSGSBASE, LAHF64, PCID, SSE, SYSENTER};
+use crate::conformance::{NOTHING, Rom, exception};
+use crate::rom::tables::{CODE, DATA, PAGES, SIZE32, segment};
+use crate::rom::{Emit, emit};
+
+/// The first address that is not canonical with 48 bits, and one that is not with 57 either.
+const HOLE: u64 = 0x8000_0000_0000;
+const FAR_HOLE: u64 = 0x4000_0000_0000_0000;
+const FS_BASE: u32 = 0xc000_0100;
+const GS_BASE: u32 = 0xc000_0101;
+const KERNEL_GS_BASE: u32 = 0xc000_0102;
+const WORD: u64 = 0x1122_3344_5566_7788;
+
+type Code = fn(&mut Kit<'_, '_>) -> Emit;
+
+pub(super) fn about() -> About {
+    About {
+        name: "long-mode",
+        about: "64-bit mode: addresses, segments, decoding, control registers, compatibility mode",
+        needs: &[],
+        five_levels: false,
+    }
+}
+
+pub(in crate::conformance) fn rom() -> Emit<Rom> {
+    kit::rom(about(), |a| {
+        canonical(a)?;
+        segments(a)?;
+        bases(a)?;
+        gone(a)?;
+        widths(a)?;
+        decoding(a)?;
+        registers(a)?;
+        compatibility(a)
+    })
+}
+
+/// Probes that raise nothing, or what `expected` says; RBX is [`HOLE`], RDI [`SCRATCH`].
+fn probes(
+    a: &mut Kit<'_, '_>,
+    source: &'static str,
+    list: &[(&str, u32, Code)],
+) -> Emit {
+    for &(name, expected, code) in list {
+        a.probe(name, source, expected, |a| {
+            emit!(a; mov(rbx, HOLE); mov(edi, SCRATCH););
+            code(a)
+        })?;
+    }
+    Ok(())
+}
+
+/// SDM vol. 1, 3.3.7.1: #SS where the stack segment is meant, #GP elsewhere.
+fn canonical(a: &mut Kit<'_, '_>) -> Emit {
+    const STACK: u32 = exception(SS, 0);
+    const OTHER: u32 = exception(GP, 0);
+    probes(
+        a,
+        "SDM vol. 1 3.3.7.1",
+        &[
+            ("read of a non-canonical address", OTHER, |a| a.mov(al, byte_ptr(rbx))),
+            ("write to a non-canonical address", OTHER, |a| a.mov(byte_ptr(rbx), al)),
+            ("read below the upper half", OTHER, |a| {
+                emit!(a; mov(rbx, 0xffff_7fff_ffff_ffffu64); mov(al, byte_ptr(rbx)););
+                Ok(())
+            }),
+            ("non-canonical through RBP", STACK, |a| {
+                emit!(a; mov(rbp, rbx); mov(al, byte_ptr(rbp)););
+                Ok(())
+            }),
+            ("non-canonical through RBP with a DS prefix, which is ignored", STACK, |a| {
+                emit!(a; mov(rbp, rbx); db(&[0x3e, 0x8a, 0x45, 0x00]););
+                Ok(())
+            }),
+            ("non-canonical through RBP with an FS prefix", OTHER, |a| {
+                emit!(a; mov(rbp, rbx); mov(al, byte_ptr(rbp).fs()););
+                Ok(())
+            }),
+            ("non-canonical through RBX with an SS prefix, which is ignored", OTHER, |a| {
+                a.db(&[0x36, 0x8a, 0x03])
+            }),
+            ("JMP to a non-canonical address", OTHER, |a| a.jmp(rbx)),
+            ("CALL of a non-canonical address", OTHER, |a| a.call(rbx)),
+            ("RET to a non-canonical address", OTHER, |a| {
+                emit!(a; push(rbx); ret(););
+                Ok(())
+            }),
+            ("LEA of a non-canonical address", NOTHING, |a| a.lea(rax, ptr(rbx))),
+            ("NOP of a non-canonical address", NOTHING, |a| a.nop_1(dword_ptr(rbx))),
+            ("INVLPG of a non-canonical address", NOTHING, |a| a.invlpg(ptr(rbx))),
+            ("LGDT with a non-canonical base", OTHER, |a| {
+                emit!(a; mov(word_ptr(rdi), 0xff); mov(qword_ptr(rdi + 2), rbx); sgdt(ptr(SPARE)); lgdt(ptr(rdi)); lgdt(ptr(SPARE)););
+                Ok(())
+            }),
+            ("LIDT with a non-canonical base", OTHER, |a| {
+                emit!(a; mov(word_ptr(rdi), 0xff); mov(qword_ptr(rdi + 2), rbx); sidt(ptr(SPARE)); lidt(ptr(rdi)); lidt(ptr(SPARE)););
+                Ok(())
+            }),
+            ("MOVS from a non-canonical address", OTHER, |a| {
+                emit!(a; mov(rsi, rbx); movsb(););
+                Ok(())
+            }),
+            ("REP MOVS of nothing from a non-canonical address", NOTHING, |a| {
+                emit!(a; mov(rsi, rbx); xor(ecx, ecx); rep_movsd(););
+                Ok(())
+            }),
+        ],
+    )?;
+    // Handlers of these need another stack.
+    on_other_stack(a, true)?;
+    probes(
+        a,
+        "SDM vol. 1 3.3.7.1",
+        &[
+            ("PUSH to a non-canonical stack", STACK, |a| {
+                emit!(a; mov(rsp, rbx); mov(rcx, 0x10000u64); add(rsp, rcx); push(rax););
+                Ok(())
+            }),
+            ("POP from a non-canonical stack", STACK, |a| {
+                emit!(a; mov(rsp, rbx); pop(rax););
+                Ok(())
+            }),
+            ("CALL with a non-canonical stack", STACK, |a| {
+                emit!(a; mov(rsp, rbx); mov(rcx, 0x10000u64); add(rsp, rcx); call(rdi););
+                Ok(())
+            }),
+        ],
+    )?;
+    on_other_stack(a, false)?;
+    a.need(&[CLFLUSH]);
+    probes(
+        a,
+        "SDM vol. 2, CLFLUSH",
+        &[("CLFLUSH of a non-canonical address", OTHER, |a| a.clflush(byte_ptr(rbx)))],
+    )?;
+    a.need(&[SSE]);
+    probes(
+        a,
+        "SDM vol. 2, PREFETCHh; MOVAPS; vol. 1 10.8.3",
+        &[
+            ("PREFETCHT0 of a non-canonical address", NOTHING, |a| a.prefetcht0(byte_ptr(rbx))),
+            ("MOVAPS of a misaligned address", OTHER, |a| a.movaps(xmm0, xmmword_ptr(rdi + 8))),
+            ("MOVAPS of a misaligned address through RBP", OTHER, |a| {
+                emit!(a; mov(rbp, rdi); movaps(xmm0, xmmword_ptr(rbp + 8)););
+                Ok(())
+            }),
+            ("MOVUPS of a misaligned address", NOTHING, |a| a.movups(xmm0, xmmword_ptr(rdi + 8))),
+        ],
+    )?;
+    a.need(&[]);
+    // What a jump raises, it raises itself: the address is not the target's.
+    let label = a.fresh("jump");
+    a.attempt(|a| {
+        emit!(a; mov(rbx, HOLE); at(&label); jmp(rbx););
+        Ok(())
+    })?;
+    let at = a.address_of(&label);
+    a.holds("JMP to a non-canonical address: RIP", "SDM vol. 2, JMP", kit::RAISED_RIP, at.into())
+}
+
+/// Whether handlers of #SS and #GP have the first stack of the IST.
+fn on_other_stack(a: &mut Kit<'_, '_>, other: bool) -> Emit {
+    emit!(a; mov(dword_ptr(TSS + 0x24), kit::INNER_STACK););
+    for vector in [SS, GP] {
+        emit!(a; mov(byte_ptr(IDT + 16 * u32::from(vector) + 4), u32::from(other)););
+    }
+    Ok(())
+}
+
+/// SDM vol. 3A, 5.3.1 and 3.2.4: base, limit and most of the type of DS, ES and SS do not count.
+fn segments(a: &mut Kit<'_, '_>) -> Emit {
+    const SOURCE: &str = "SDM vol. 3A 3.2.4, 5.3.1, 5.4.1.1";
+    a.descriptor(FREE, segment(0x1234_5000, 0xf, DATA, 0))?;
+    a.descriptor(FREE + 8, segment(0, 0xf, CODE & !2, 0))?;
+    a.descriptor(FREE + 16, segment(0, 0xf_ffff, DATA & !0x80, PAGES))?;
+    probes(
+        a,
+        SOURCE,
+        &[
+            ("beyond the limit of DS", NOTHING, |a| {
+                emit!(a; mov(eax, u32::from(FREE)); mov(ds, eax); mov(eax, dword_ptr(rdi)););
+                Ok(())
+            }),
+            ("read with DS null", NOTHING, |a| {
+                emit!(a; xor(eax, eax); mov(ds, eax); mov(eax, dword_ptr(rdi)););
+                Ok(())
+            }),
+            ("string write with ES null", NOTHING, |a| {
+                emit!(a; xor(eax, eax); mov(es, eax); stosd(););
+                Ok(())
+            }),
+            ("read with FS null", NOTHING, |a| {
+                emit!(a; xor(eax, eax); mov(fs, eax); mov(eax, dword_ptr(rdi).fs()););
+                Ok(())
+            }),
+            ("SS null at level 0", NOTHING, |a| {
+                emit!(a; xor(eax, eax); mov(ss, eax); push(rax); pop(rax););
+                Ok(())
+            }),
+            ("SS null with RPL 3 at level 0", exception(GP, 0), |a| {
+                emit!(a; mov(eax, 3); mov(ss, eax););
+                Ok(())
+            }),
+            ("SS null at level 3", exception(GP, 0), |a| {
+                a.enter_user(0)?;
+                emit!(a; mov(eax, 3); mov(ss, eax););
+                a.back()
+            }),
+            ("an execute-only segment in DS", exception(GP, FREE as u32 + 8), |a| {
+                emit!(a; mov(eax, u32::from(FREE + 8)); mov(ds, eax););
+                Ok(())
+            }),
+            ("a segment in DS that is not present", exception(super::NP, FREE as u32 + 16), |a| {
+                emit!(a; mov(eax, u32::from(FREE + 16)); mov(ds, eax););
+                Ok(())
+            }),
+            ("a segment in SS that is not present", exception(SS, FREE as u32 + 16), |a| {
+                emit!(a; mov(eax, u32::from(FREE + 16)); mov(ss, eax););
+                Ok(())
+            }),
+        ],
+    )?;
+    let through = |a: &mut Kit<'_, '_>, name: &str, code: Code| {
+        a.value(format!("the base of {name} does not count"), SOURCE, [WORD, u64::MAX], |a| {
+            emit!(a;
+                mov(rax, WORD);
+                mov(qword_ptr(SCRATCH), rax);
+                xor(eax, eax);
+                mov(edi, SCRATCH);
+                mov(ecx, u32::from(FREE));
+            );
+            code(a)?;
+            emit!(a; mov(ecx, u32::from(DATA0)); mov(ss, ecx); mov(ds, ecx); mov(es, ecx););
+            Ok(())
+        })
+    };
+    through(a, "DS", |a| {
+        emit!(a; mov(ds, ecx); mov(rax, qword_ptr(rdi)););
+        Ok(())
+    })?;
+    through(a, "ES", |a| {
+        emit!(a; mov(es, ecx); db(&[0x26, 0x48, 0x8b, 0x07]););
+        Ok(())
+    })?;
+    through(a, "SS", |a| {
+        emit!(a; mov(ss, ecx); mov(rbp, rdi); mov(rax, qword_ptr(rbp)););
+        Ok(())
+    })
+}
+
+/// FS and GS: bases of 64 bits from MSRs and instructions, of 32 from descriptors; no limits.
+fn bases(a: &mut Kit<'_, '_>) -> Emit {
+    const SOURCE: &str = "SDM vol. 3A 3.4.4, vol. 2 SWAPGS, RDFSBASE, WRFSBASE";
+    const HIGH: u64 = 0xffff_8000_1234_5678;
+    const CR4_FSGSBASE: i32 = 1 << 16;
+    let read = |a: &mut Kit<'_, '_>, msr: u32| -> Emit {
+        emit!(a; mov(ecx, msr); rdmsr(); shl(rdx, 32); or(rax, rdx););
+        Ok(())
+    };
+    a.descriptor(FREE, segment(SCRATCH, 0, DATA, 0))?;
+    emit!(a; mov(rax, WORD); mov(qword_ptr(SCRATCH + 8), rax););
+    a.value("FS: base of a descriptor, beyond its limit", SOURCE, [WORD, u64::MAX], |a| {
+        emit!(a; mov(eax, u32::from(FREE)); mov(fs, eax); mov(rax, qword_ptr(8).fs()););
+        Ok(())
+    })?;
+    a.value("GS: base of a descriptor", SOURCE, [SCRATCH.into(), u64::MAX], |a| {
+        emit!(a; mov(eax, u32::from(FREE)); mov(gs, eax););
+        read(a, GS_BASE)
+    })?;
+    a.msr(FS_BASE, u64::from(SCRATCH) + 0x10)?;
+    a.value("FS: base of the MSR, negative offset", SOURCE, [WORD, u64::MAX], |a| {
+        a.mov(rax, qword_ptr(-8i32).fs())
+    })?;
+    for (name, msr) in [("FS", FS_BASE), ("GS", GS_BASE), ("the hidden GS", KERNEL_GS_BASE)] {
+        a.msr(msr, HIGH)?;
+        a.value(format!("{name}: a base of the upper half"), SOURCE, [HIGH, u64::MAX], |a| {
+            read(a, msr)
+        })?;
+        a.probe(format!("{name}: a non-canonical base"), SOURCE, exception(GP, 0), |a| {
+            a.msr(msr, HOLE)
+        })?;
+    }
+    a.msr(GS_BASE, 0x1000)?;
+    a.swapgs()?;
+    a.value("SWAPGS: what was hidden", SOURCE, [HIGH, u64::MAX], |a| read(a, GS_BASE))?;
+    a.value("SWAPGS: what is hidden", SOURCE, [0x1000, u64::MAX], |a| read(a, KERNEL_GS_BASE))?;
+    a.probe("a base whose sum is not canonical", SOURCE, exception(GP, 0), |a| {
+        a.msr(FS_BASE, HOLE - 1)?;
+        a.mov(al, byte_ptr(1).fs())
+    })?;
+    a.msr(FS_BASE, 0)?;
+    a.probe("SWAPGS at level 3", SOURCE, exception(GP, 0), |a| {
+        a.enter_user(0)?;
+        a.swapgs()
+    })?;
+    a.need(&[FSGSBASE]);
+    a.probe("RDFSBASE without CR4.FSGSBASE", SOURCE, exception(UD, 0), |a| a.rdfsbase(rax))?;
+    emit!(a; mov(rax, cr4); or(eax, CR4_FSGSBASE); mov(cr4, rax););
+    a.value("WRFSBASE and the MSR", SOURCE, [HIGH, u64::MAX], |a| {
+        emit!(a; mov(rax, HIGH); wrfsbase(rax););
+        read(a, FS_BASE)
+    })?;
+    a.value("WRGSBASE of 32 bits and RDGSBASE", SOURCE, [HIGH & 0xffff_ffff, u64::MAX], |a| {
+        emit!(a; mov(rax, HIGH); wrgsbase(eax); mov(rax, -1i64 as u64); rdgsbase(rax););
+        Ok(())
+    })?;
+    a.value("RDFSBASE of 32 bits", SOURCE, [HIGH & 0xffff_ffff, u64::MAX], |a| {
+        emit!(a; mov(rax, -1i64 as u64); rdfsbase(eax););
+        Ok(())
+    })?;
+    probes(
+        a,
+        SOURCE,
+        &[
+            ("WRFSBASE of a non-canonical base", exception(GP, 0), |a| a.wrfsbase(rbx)),
+            ("WRFSBASE at level 3", NOTHING, |a| {
+                a.enter_user(0)?;
+                emit!(a; xor(eax, eax); wrfsbase(rax););
+                a.back()
+            }),
+            ("RDFSBASE in compatibility mode", exception(UD, 0), |a| {
+                a.compatible([COMPAT0, DATA0], |b| b.db(&[0xf3, 0x0f, 0xae, 0xc0]))
+            }),
+        ],
+    )?;
+    a.need(&[]);
+    a.msr(FS_BASE, 0)?;
+    a.msr(GS_BASE, 0)
+}
+
+/// Opcodes that 64-bit mode does not have (SDM vol. 2, tables A-2 and B; 2.2.1.2).
+fn gone(a: &mut Kit<'_, '_>) -> Emit {
+    let list: &[(&str, &[u8])] = &[
+        ("PUSH ES", &[0x06]),
+        ("POP ES", &[0x07]),
+        ("PUSH CS", &[0x0e]),
+        ("PUSH SS", &[0x16]),
+        ("POP SS", &[0x17]),
+        ("PUSH DS", &[0x1e]),
+        ("POP DS", &[0x1f]),
+        ("DAA", &[0x27]),
+        ("DAS", &[0x2f]),
+        ("AAA", &[0x37]),
+        ("AAS", &[0x3f]),
+        ("PUSHA", &[0x60]),
+        ("POPA", &[0x61]),
+        ("BOUND", &[0x62, 0x07, 0x90, 0x90, 0x90, 0x90]),
+        ("group 1 at 82h", &[0x82, 0xc0, 0x01]),
+        ("CALL ptr16:32", &[0x9a, 0, 0, 0, 0, 8, 0]),
+        ("JMP ptr16:32", &[0xea, 0, 0, 0, 0, 8, 0]),
+        ("INTO", &[0xce]),
+        ("AAM", &[0xd4, 0x0a]),
+        ("AAD", &[0xd5, 0x0a]),
+        ("SALC", &[0xd6]),
+        ("LES", &[0xc4, 0x07, 0x90, 0x90, 0x90]),
+        ("LDS", &[0xc5, 0x07, 0x90, 0x90, 0x90]),
+        ("MOV to CR1", &[0x0f, 0x22, 0xc8]),
+        ("MOV from CR9", &[0x44, 0x0f, 0x20, 0xc8]),
+        ("MOV from DR8", &[0x44, 0x0f, 0x21, 0xc0]),
+        ("LOCK NOP", &[0xf0, 0x90]),
+        ("UD0", &[0x0f, 0xff, 0xc0]),
+        ("UD1", &[0x0f, 0xb9, 0xc0]),
+    ];
+    for &(name, bytes) in list {
+        a.probe(format!("{name} in 64-bit mode"), "SDM vol. 2 A.3", exception(UD, 0), |a| {
+            emit!(a; mov(edi, SCRATCH););
+            a.db(bytes)
+        })?;
+    }
+    Ok(())
+}
+
+/// What 64-bit registers become when their parts are written (SDM vol. 1, 3.4.1.1).
+fn widths(a: &mut Kit<'_, '_>) -> Emit {
+    const SOURCE: &str = "SDM vol. 1 3.4.1.1, vol. 2 2.2.1";
+    const ONES: u64 = u64::MAX;
+    /// Name, code of what RAX = WORD becomes with RCX all ones, and that.
+    type Row<'a> = (&'a str, &'a [u8], u64);
+    let list: &[Row<'_>] = &[
+        ("MOV EAX, ECX extends with zeros", &[0x89, 0xc8], 0xffff_ffff),
+        ("MOV AX, CX keeps the rest", &[0x66, 0x89, 0xc8], WORD | 0xffff),
+        ("MOV AL, CL keeps the rest", &[0x88, 0xc8], WORD | 0xff),
+        ("MOV AH, CL keeps the rest", &[0x88, 0xcc], WORD | 0xff00),
+        ("NOP keeps RAX", &[0x90], WORD),
+        ("XCHG EAX, EAX by 87h extends", &[0x87, 0xc0], WORD & 0xffff_ffff),
+        ("REX NOP keeps RAX", &[0x40, 0x90], WORD),
+        ("MOVSXD RAX, ECX", &[0x48, 0x63, 0xc1], ONES),
+        ("63h without REX.W copies 32 bits", &[0x63, 0xc1], 0xffff_ffff),
+        ("MOVZX EAX, CL", &[0x0f, 0xb6, 0xc1], 0xff),
+        ("MOVSX EAX, CL", &[0x0f, 0xbe, 0xc1], 0xffff_ffff),
+        ("MOVSX RAX, CX", &[0x48, 0x0f, 0xbf, 0xc1], ONES),
+        ("CDQE", &[0x48, 0x98], 0x5566_7788),
+        ("CWDE", &[0x98], 0x7788),
+        ("CBW", &[0x66, 0x98], 0x1122_3344_5566_ff88),
+        ("BSWAP EAX", &[0x0f, 0xc8], 0x8877_6655),
+        ("BSWAP RAX", &[0x48, 0x0f, 0xc8], 0x8877_6655_4433_2211),
+        ("CMOVC EAX, ECX that does not move extends", &[0xf8, 0x0f, 0x42, 0xc1], 0x5566_7788),
+        ("CMOVC AX, CX that does not move", &[0xf8, 0x66, 0x0f, 0x42, 0xc1], WORD),
+        ("CMPXCHG ECX, EDX loads EAX", &[0x31, 0xd2, 0x0f, 0xb1, 0xd1], 0xffff_ffff),
+        ("XADD RAX, RCX", &[0x48, 0x0f, 0xc1, 0xc8], WORD.wrapping_sub(1)),
+        ("INC EAX extends", &[0xff, 0xc0], 0x5566_7789),
+        ("a REX behind which comes a prefix is ignored", &[0x48, 0x66, 0x89, 0xc8], WORD | 0xffff),
+        ("REX.W before 66h wins", &[0x66, 0x48, 0x89, 0xc8], ONES),
+        ("SHL RAX, 65 shifts by one", &[0x48, 0xc1, 0xe0, 65], WORD << 1),
+        ("SHL EAX, 33 shifts by one", &[0xc1, 0xe0, 33], 0xaacc_ef10),
+        ("SHL EAX, 32 shifts by none and extends", &[0xc1, 0xe0, 32], 0x5566_7788),
+        ("MOV AL, SPL by REX", &[0x48, 0x89, 0xcc, 0x40, 0x88, 0xe0], WORD | 0xff),
+        ("MOV AL, AH without REX", &[0x88, 0xe0], WORD & !0xff | 0x77),
+        ("MOV AL, SIL", &[0x48, 0x89, 0xce, 0x40, 0x88, 0xf0], WORD | 0xff),
+        ("XOR EAX, EAX", &[0x31, 0xc0], 0),
+        ("IMUL EAX, ECX, 2", &[0x6b, 0xc1, 2], 0xffff_fffe),
+        ("MOVSX by 8-bit immediate: OR RAX, -1", &[0x48, 0x83, 0xc8, 0xff], ONES),
+        ("MOV EAX, imm32", &[0xb8, 1, 2, 3, 0x84], 0x8403_0201),
+        ("MOV RAX, imm32 extends the sign", &[0x48, 0xc7, 0xc0, 1, 2, 3, 0x84], 0xffff_ffff_8403_0201),
+        ("SETC AL", &[0xf9, 0x0f, 0x92, 0xc0], WORD & !0xff | 1),
+        ("SMSW EAX", &[0x31, 0xc0, 0x0f, 0x01, 0xe0, 0x83, 0xe0, 1], 1),
+        ("LOOP counts RCX: 2^64-1 goes on", &[0xe2, 0x02, 0x31, 0xc0], WORD),
+        (
+            "LOOP by 67h counts ECX",
+            &[0xb9, 1, 0, 0, 0, 0x67, 0xe2, 0x02, 0x31, 0xc0],
+            0,
+        ),
+        (
+            "JECXZ looks at 32 bits",
+            &[0x48, 0xc1, 0xe1, 32, 0x67, 0xe3, 0x02, 0x31, 0xc0],
+            WORD,
+        ),
+        ("JRCXZ looks at 64 bits", &[0x48, 0xc1, 0xe1, 32, 0xe3, 0x02, 0x31, 0xc0], 0),
+    ];
+    for &(name, bytes, expected) in list {
+        a.value(name, SOURCE, [expected, u64::MAX], |a| {
+            emit!(a; mov(rbx, rsp); mov(rax, WORD); mov(rcx, u64::MAX););
+            a.db(bytes)?;
+            a.mov(rsp, rbx)
+        })?;
+    }
+    a.need(&[LAHF64]);
+    a.value("SAHF and LAHF in 64-bit mode", "SDM vol. 2, LAHF", [0xd700, 0xff00], |a| {
+        emit!(a; mov(eax, 0xff00u32); sahf(); mov(eax, 0u32); lahf(););
+        Ok(())
+    })?;
+    a.need(&[]);
+    Ok(())
+}
+
+/// Addresses and stacks.
+fn decoding(a: &mut Kit<'_, '_>) -> Emit {
+    const SOURCE: &str = "SDM vol. 2 2.2.1, vol. 1 6.2";
+    emit!(a; mov(rax, WORD); mov(qword_ptr(SCRATCH), rax););
+    let read = |a: &mut Kit<'_, '_>, name: &str, code: Code| {
+        a.value(name, SOURCE, [WORD, u64::MAX], |a| {
+            emit!(a; mov(rbx, (1u64 << 32) + u64::from(SCRATCH)); mov(edi, SCRATCH); xor(eax, eax););
+            code(a)
+        })
+    };
+    read(a, "67h cuts an address to 32 bits", |a| a.db(&[0x67, 0x48, 0x8b, 0x03]))?;
+    read(a, "SIB without base or index is absolute", |a| {
+        a.db(&[0x48, 0x8b, 0x04, 0x25])?;
+        a.db(&SCRATCH.to_le_bytes())
+    })?;
+    read(a, "MOV RAX, moffs64", |a| {
+        a.db(&[0x48, 0xa1])?;
+        a.db(&u64::from(SCRATCH).to_le_bytes())
+    })?;
+    read(a, "MOV RAX, moffs32 by 67h", |a| {
+        a.db(&[0x67, 0x48, 0xa1])?;
+        a.db(&SCRATCH.to_le_bytes())
+    })?;
+    read(a, "R12 as a base", |a| {
+        emit!(a; mov(r12, rdi); mov(rax, qword_ptr(r12)););
+        Ok(())
+    })?;
+    read(a, "R13 as a base", |a| {
+        emit!(a; mov(r13, rdi); mov(rax, qword_ptr(r13)););
+        Ok(())
+    })?;
+    read(a, "R12 as an index", |a| {
+        emit!(a; mov(r12, rdi); shr(r12, 3); xor(ebx, ebx); mov(rax, qword_ptr(rbx + r12 * 8)););
+        Ok(())
+    })?;
+    let stack = |a: &mut Kit<'_, '_>, name: &str, code: Code, expected: i64| {
+        a.value(format!("{name}: RSP"), SOURCE, [expected as u64, u64::MAX], |a| {
+            emit!(a; mov(rbx, rsp); mov(rbp, rsp););
+            code(a)?;
+            emit!(a; mov(rax, rsp); sub(rax, rbx); mov(rsp, rbx););
+            Ok(())
+        })
+    };
+    stack(a, "PUSH RAX", |a| a.push(rax), -8)?;
+    stack(a, "PUSH AX", |a| a.push(ax), -2)?;
+    stack(a, "PUSH imm8", |a| a.push(1), -8)?;
+    stack(a, "PUSH imm16", |a| a.db(&[0x66, 0x6a, 1]), -2)?;
+    stack(a, "PUSH FS", |a| a.push(fs), -8)?;
+    stack(a, "PUSHFQ", |a| a.pushfq(), -8)?;
+    stack(a, "ENTER 16, 0", |a| a.enter(16, 0), -24)?;
+    stack(a, "ENTER 16, 2", |a| a.enter(16, 2), -40)?;
+    a.value("PUSH imm8 extends the sign", SOURCE, [u64::MAX, u64::MAX], |a| {
+        emit!(a; push(-1); pop(rax););
+        Ok(())
+    })?;
+    a.value("PUSH GS extends with zeros", SOURCE, [0, !0], |a| {
+        emit!(a; xor(eax, eax); mov(gs, eax); mov(qword_ptr(rsp - 8), -1); push(gs); pop(rax););
+        Ok(())
+    })?;
+    a.value("POP of memory addresses with the new RSP", SOURCE, [7, !0], |a| {
+        emit!(a; push(7); push(7); pop(qword_ptr(rsp - 8)); mov(rax, qword_ptr(rsp - 8)); pop(rcx););
+        Ok(())
+    })?;
+    a.value("SGDT writes 8 bytes of base", "SDM vol. 2, SGDT", [GDT.into(), !0], |a| {
+        emit!(a;
+            mov(rax, u64::MAX);
+            mov(qword_ptr(SPARE + 2), rax);
+            sgdt(ptr(SPARE));
+            mov(rax, qword_ptr(SPARE + 2));
+        );
+        Ok(())
+    })?;
+    a.need(&[CMPXCHG16B]);
+    a.probe("CMPXCHG16B of a misaligned operand", "SDM vol. 2, CMPXCHG16B", exception(GP, 0), |a| {
+        emit!(a; mov(edi, SCRATCH); cmpxchg16b(xmmword_ptr(rdi + 8)););
+        Ok(())
+    })?;
+    a.value("CMPXCHG16B that is equal", "SDM vol. 2, CMPXCHG16B", [0x5_0000_0001, !0], |a| {
+        emit!(a;
+            mov(edi, SCRATCH);
+            mov(rax, WORD);
+            mov(qword_ptr(rdi), rax);
+            mov(qword_ptr(rdi + 8), 9);
+            mov(edx, 9);
+            mov(ebx, 1);
+            mov(ecx, 5);
+            cmpxchg16b(xmmword_ptr(rdi));
+            setz(al);
+            movzx(eax, al);
+            and(rax, qword_ptr(rdi));
+            mov(rcx, qword_ptr(rdi + 8));
+            shl(rcx, 32);
+            or(rax, rcx);
+        );
+        Ok(())
+    })?;
+    a.value("CMPXCHG16B that differs", "SDM vol. 2, CMPXCHG16B", [WORD, !0], |a| {
+        emit!(a;
+            mov(edi, SCRATCH);
+            mov(rax, WORD);
+            mov(qword_ptr(rdi), rax);
+            mov(qword_ptr(rdi + 8), 9);
+            mov(edx, 8);
+            cmpxchg16b(xmmword_ptr(rdi));
+            mov(ecx, 0u32);
+            cmovz(rax, rcx);
+            cmp(rdx, 9);
+            cmovne(rax, rcx);
+        );
+        Ok(())
+    })?;
+    a.need(&[]);
+    Ok(())
+}
+
+/// What control and debug registers and MSRs refuse in long mode.
+fn registers(a: &mut Kit<'_, '_>) -> Emit {
+    const REFUSED: u32 = exception(GP, 0);
+    probes(
+        a,
+        // Who takes what should be refused is given the old value again, so that later checks run.
+        "SDM vol. 3A 2.5, 5.10, 11.8.5; vol. 2, MOV",
+        &[
+            ("CR0.PG off in 64-bit mode", REFUSED, |a| {
+                emit!(a; mov(rbx, cr0); mov(rax, rbx); btr(rax, 31); mov(cr0, rax); mov(cr0, rbx););
+                Ok(())
+            }),
+            ("CR0 with a bit above 31", REFUSED, |a| {
+                emit!(a; mov(rbx, cr0); mov(rax, rbx); bts(rax, 32); mov(cr0, rax); mov(cr0, rbx););
+                Ok(())
+            }),
+            ("CR0.PE off", REFUSED, |a| {
+                emit!(a; mov(rbx, cr0); mov(rax, rbx); btr(rax, 0); mov(cr0, rax); mov(cr0, rbx););
+                Ok(())
+            }),
+            ("CR4.PAE off in long mode", REFUSED, |a| {
+                emit!(a; mov(rbx, cr4); mov(rax, rbx); btr(rax, 5); mov(cr4, rax); mov(cr4, rbx););
+                Ok(())
+            }),
+            ("CR4.LA57 changed in long mode", REFUSED, |a| {
+                emit!(a; mov(rbx, cr4); mov(rax, rbx); btc(rax, 12); mov(cr4, rax); mov(cr4, rbx););
+                Ok(())
+            }),
+            ("CR4 with a bit above 31", REFUSED, |a| {
+                emit!(a; mov(rbx, cr4); mov(rax, rbx); bts(rax, 40); mov(cr4, rax); mov(cr4, rbx););
+                Ok(())
+            }),
+            ("EFER.LME changed while paging", REFUSED, |a| {
+                emit!(a; mov(ecx, kit::EFER); rdmsr(); btc(eax, 8); wrmsr(););
+                Ok(())
+            }),
+            ("EFER with a reserved bit", REFUSED, |a| {
+                emit!(a; mov(ecx, kit::EFER); rdmsr(); bts(eax, 3); wrmsr(););
+                Ok(())
+            }),
+            ("CR3 with a bit beyond physical addresses", REFUSED, |a| {
+                emit!(a; mov(rbx, cr3); mov(rax, rbx); bts(rax, 55); mov(cr3, rax); mov(cr3, rbx););
+                Ok(())
+            }),
+            ("CR8 with more than 4 bits", REFUSED, |a| {
+                emit!(a; mov(eax, 0x10u32); mov(cr8, rax););
+                Ok(())
+            }),
+            ("DR7 with a bit above 31", REFUSED, |a| {
+                emit!(a; mov(rax, dr7); bts(rax, 32); mov(dr7, rax););
+                Ok(())
+            }),
+            ("DR6 with a bit above 31", REFUSED, |a| {
+                emit!(a; mov(rax, dr6); bts(rax, 63); mov(dr6, rax););
+                Ok(())
+            }),
+            ("STAR and FMASK take anything", NOTHING, |a| {
+                a.msr(0xc000_0081, 0)?;
+                a.msr(0xc000_0084, 0xffff_ffff)
+            }),
+            ("LSTAR refuses what is not canonical", REFUSED, |a| a.msr(0xc000_0082, HOLE)),
+        ],
+    )?;
+    a.value("CR8 is read as written", "SDM vol. 3A 11.8.6", [9, !0], |a| {
+        emit!(a; mov(eax, 9u32); mov(cr8, rax); xor(eax, eax); mov(rax, cr8); xor(ecx, ecx); mov(cr8, rcx););
+        Ok(())
+    })?;
+    a.value("EFER has LME, LMA, NXE and SCE", "SDM vol. 3A 2.2.1", [0xd01, !0], |a| {
+        emit!(a; mov(ecx, kit::EFER); rdmsr(); shl(rdx, 32); or(rax, rdx););
+        Ok(())
+    })?;
+    a.need(&[SYSENTER]);
+    probes(
+        a,
+        "SDM vol. 2, WRMSR",
+        &[
+            ("SYSENTER_EIP refuses what is not canonical", REFUSED, |a| a.msr(0x176, HOLE)),
+            ("SYSENTER_ESP refuses what is not canonical", REFUSED, |a| a.msr(0x175, FAR_HOLE)),
+        ],
+    )?;
+    a.need(&[PCID]);
+    probes(
+        a,
+        "SDM vol. 3A 4.10.1",
+        &[
+            ("CR4.PCIDE while CR3 has low bits", REFUSED, |a| {
+                emit!(a; mov(rax, cr3); or(rax, 8); mov(cr3, rax); mov(rcx, cr4); bts(rcx, 17); mov(cr4, rcx););
+                Ok(())
+            }),
+            ("CR4.PCIDE, and CR3 whose highest bit keeps the TLB", NOTHING, |a| {
+                emit!(a;
+                    mov(rax, cr3);
+                    and(rax, !0xfff);
+                    mov(cr3, rax);
+                    mov(rcx, cr4);
+                    bts(rcx, 17);
+                    mov(cr4, rcx);
+                    bts(rax, 63);
+                    or(rax, 5);
+                    mov(cr3, rax);
+                );
+                Ok(())
+            }),
+        ],
+    )?;
+    a.value("CR3 is read without its highest bit", "SDM vol. 2, MOV", [kit::PML4 as u64 | 5, !0], |a| {
+        a.mov(rax, cr3)
+    })?;
+    emit!(a; mov(rax, cr3); and(rax, !0xfff); mov(cr3, rax); mov(rcx, cr4); btr(rcx, 17); mov(cr4, rcx););
+    a.need(&[]);
+    Ok(())
+}
+
+/// Compatibility mode: limits, bases and opcodes of protected mode, events by 64-bit gates.
+fn compatibility(a: &mut Kit<'_, '_>) -> Emit {
+    const SOURCE: &str = "SDM vol. 3A 2.1.1, 9.1; vol. 2, SYSCALL, SWAPGS";
+    const LOW: [u16; 2] = [COMPAT0, DATA0];
+    const USER: [u16; 2] = [COMPAT3, DATA3];
+    type Code32 = fn(&mut CodeAssembler) -> Emit;
+    a.descriptor(FREE, segment(SCRATCH, 0xf, DATA, SIZE32))?;
+    emit!(a; mov(dword_ptr(SCRATCH + 4), 0x1234););
+    let list: &[(&str, [u16; 2], u32, Code32)] = &[
+        ("DS null", LOW, exception(GP, 0), |b| {
+            emit!(b; xor(eax, eax); mov(ds, eax); mov(eax, dword_ptr(SCRATCH)););
+            Ok(())
+        }),
+        ("beyond the limit of DS", LOW, exception(GP, 0), |b| {
+            emit!(b; mov(eax, u32::from(FREE)); mov(ds, eax); mov(eax, dword_ptr(0x10)););
+            Ok(())
+        }),
+        ("PUSH DS, DAA, INC by 40h, PUSHA", LOW, NOTHING, |b| {
+            b.db(&[0x1e, 0x27, 0x40, 0x60])
+        }),
+        ("REX is DEC", LOW, NOTHING, |b| b.db(&[0x48, 0x90])),
+        ("SYSCALL", USER, exception(UD, 0), |b| b.db(&[0x0f, 0x05])),
+        ("SYSRET", LOW, exception(UD, 0), |b| b.db(&[0x0f, 0x07])),
+        ("SWAPGS", LOW, exception(UD, 0), |b| b.db(&[0x0f, 0x01, 0xf8])),
+        ("INTO with OF", USER, exception(4, 0), |b| {
+            emit!(b; mov(al, 0x7fu32); inc(al); db(&[0xce]););
+            Ok(())
+        }),
+        ("HLT at level 3", USER, exception(GP, 0), |b| b.hlt()),
+        ("a far jump to a null selector", LOW, exception(GP, 0), |b| {
+            b.db(&[0xea, 0, 0, 0, 0, 0, 0])
+        }),
+    ];
+    for &(name, selectors, expected, code) in list {
+        a.probe(format!("compatibility mode: {name}"), SOURCE, expected, |a| {
+            a.compatible(selectors, |b| {
+                emit!(b; mov(eax, u32::from(DATA3)); mov(ds, eax););
+                code(b)
+            })
+        })?;
+    }
+    a.attempt(|a| {
+        a.compatible(LOW, |b| {
+            emit!(b;
+                mov(eax, u32::from(FREE));
+                mov(ds, eax);
+                mov(eax, dword_ptr(4));
+                mov(ecx, u32::from(DATA0));
+                mov(ds, ecx);
+                mov(dword_ptr(SPARE), eax);
+                // 64-bit code takes 41h for REX.B, this one counts ECX.
+                db(&[0x31, 0xc9, 0x41]);
+                mov(dword_ptr(SPARE + 4), ecx);
+            );
+            Ok(())
+        })
+    })?;
+    a.holds("compatibility mode: base of DS, and 41h is INC ECX", SOURCE, SPARE, 0x1_0000_1234)?;
+    a.attempt(|a| a.compatible(USER, |b| b.ud2()))?;
+    a.holds("compatibility mode: CS in the frame", SOURCE, kit::RAISED_CS, COMPAT3.into())?;
+    a.holds("compatibility mode: SS in the frame", SOURCE, kit::RAISED_SS, DATA3.into())?;
+    a.holds(
+        "compatibility mode: RSP in the frame",
+        SOURCE,
+        kit::RAISED_RSP,
+        (kit::USER_STACK + kit::USER_ALIAS).into(),
+    )?;
+    a.value("SS is null in the handler of another level", "SDM vol. 3A 7.14.2", [0, 0xffff], |a| {
+        a.mov(eax, dword_ptr(kit::FRAME_SS))
+    })
+}
