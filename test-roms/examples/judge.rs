@@ -7,7 +7,7 @@ fn main() {
         let image = format!("/tmp/rom-{}.bin", rom.name);
         let out = format!("/tmp/rom-{}.out", rom.name);
         std::fs::write(&image, &rom.image).unwrap();
-        let status = Command::new("timeout").args(["60","qemu-system-x86_64","-machine","pc","-accel","tcg","-cpu","max,vendor=GenuineIntel","-m","64","-display","none","-nic","none","-no-reboot","-device","isa-debug-exit,iobase=0xf4,iosize=4","-bios",&image,"-debugcon",&format!("file:{out}")]).status().unwrap();
+        let status = Command::new("timeout").args(["40","qemu-system-x86_64","-machine","pc","-accel","tcg","-cpu","max,vendor=GenuineIntel","-m","64","-display","none","-nic","none","-no-reboot","-device","isa-debug-exit,iobase=0xf4,iosize=4","-bios",&image,"-debugcon",&format!("file:{out}")]).status().unwrap();
         let bytes = std::fs::read(&out).unwrap();
         let mut got = vec![None; rom.checks.len()];
         let mut n = 0;

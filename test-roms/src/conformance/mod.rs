@@ -8,6 +8,7 @@
 //!
 //! `kit` is the ground that they stand on, in 32-bit protected mode.
 
+mod compute;
 mod debugging;
 mod exceptions;
 mod features;
@@ -159,11 +160,19 @@ pub fn all() -> Vec<Rom> {
             virtual86::rom()?,
             modifying::rom()?,
             long::rules::rom()?,
+            long::control::rom()?,
             long::transfers::rom()?,
             long::modes::rom()?,
             long::paging::four_levels()?,
             long::paging::five_levels()?,
             long::keys::rom()?,
+            compute::rules::rom()?,
+            compute::shifts::rom()?,
+            compute::bits::rom()?,
+            compute::muldiv::rom()?,
+            compute::decimal::rom()?,
+            compute::strings::rom()?,
+            compute::scalar::rom()?,
         ])
     };
     build().expect("the ROMs' instructions are all encodable")

@@ -6,7 +6,7 @@ use std::ops::{Deref, DerefMut};
 use iced_x86::code_asm::*;
 
 use crate::conformance::features::{Feature, LONG_MODE};
-pub(super) use crate::conformance::kit::{
+pub(in crate::conformance) use crate::conformance::kit::{
     BACK, GDT, GDT_SIZE, IDT, INNER_STACK, SCRATCH, STACK, TSS, USER_STACK, VARIABLES,
 };
 use crate::conformance::kit::{VECTORS, WITH_ERROR_CODE};
@@ -16,78 +16,78 @@ use crate::rom::tables::{self, CODE, DATA, LONG, PAGES, SIZE32, TSS64, segment, 
 use crate::rom::{Emit, Mode, Placed, ROM_BASE, RomBuilder, Section, emit};
 
 /// Tables of pages: of the highest level (with five), down to page directories.
-pub(super) const PML5: u32 = 0x7_0000;
-pub(super) const PML4: u32 = PML5 + 0x1000;
-pub(super) const POINTERS: u32 = PML5 + 0x2000;
-pub(super) const DIRECTORY: u32 = PML5 + 0x3000;
+pub(in crate::conformance) const PML5: u32 = 0x7_0000;
+pub(in crate::conformance) const PML4: u32 = PML5 + 0x1000;
+pub(in crate::conformance) const POINTERS: u32 = PML5 + 0x2000;
+pub(in crate::conformance) const DIRECTORY: u32 = PML5 + 0x3000;
 /// The directory of the fourth GiB, where the chips are.
 const HIGH_DIRECTORY: u32 = PML5 + 0x4000;
 /// The end of [`SCRATCH`].
-pub(super) const SCRATCH_END: u32 = PML5;
+pub(in crate::conformance) const SCRATCH_END: u32 = PML5;
 
 /// How far the copy for level 3 lies from that for level 0, by linear address.
-pub(super) const USER_ALIAS: u32 = 0x20_0000;
+pub(in crate::conformance) const USER_ALIAS: u32 = 0x20_0000;
 
 const INDEX: u32 = VARIABLES;
 /// Where handlers go: the address of a routine, [`RECOVER`] if nothing else is said.
-pub(super) const HOOK: u32 = VARIABLES + 8;
+pub(in crate::conformance) const HOOK: u32 = VARIABLES + 8;
 /// Where checks go on, and with which stack.
-pub(super) const RESUME: u32 = VARIABLES + 0x10;
-pub(super) const RESUME_STACK: u32 = VARIABLES + 0x18;
+pub(in crate::conformance) const RESUME: u32 = VARIABLES + 0x10;
+pub(in crate::conformance) const RESUME_STACK: u32 = VARIABLES + 0x18;
 /// What has been raised: an outcome, and the stack frame.
-pub(super) const OUTCOME: u32 = VARIABLES + 0x20;
-pub(super) const RAISED_CR2: u32 = VARIABLES + 0x28;
-pub(super) const RAISED_RIP: u32 = VARIABLES + 0x30;
-pub(super) const RAISED_CS: u32 = VARIABLES + 0x38;
-pub(super) const RAISED_FLAGS: u32 = VARIABLES + 0x40;
-pub(super) const RAISED_RSP: u32 = VARIABLES + 0x48;
-pub(super) const RAISED_SS: u32 = VARIABLES + 0x50;
+pub(in crate::conformance) const OUTCOME: u32 = VARIABLES + 0x20;
+pub(in crate::conformance) const RAISED_CR2: u32 = VARIABLES + 0x28;
+pub(in crate::conformance) const RAISED_RIP: u32 = VARIABLES + 0x30;
+pub(in crate::conformance) const RAISED_CS: u32 = VARIABLES + 0x38;
+pub(in crate::conformance) const RAISED_FLAGS: u32 = VARIABLES + 0x40;
+pub(in crate::conformance) const RAISED_RSP: u32 = VARIABLES + 0x48;
+pub(in crate::conformance) const RAISED_SS: u32 = VARIABLES + 0x50;
 /// Where the handler's stack was with this frame, and what SS was.
-pub(super) const FRAME: u32 = VARIABLES + 0x58;
-pub(super) const FRAME_SS: u32 = VARIABLES + 0x60;
+pub(in crate::conformance) const FRAME: u32 = VARIABLES + 0x58;
+pub(in crate::conformance) const FRAME_SS: u32 = VARIABLES + 0x60;
 /// The number of the case of a matrix.
-pub(super) const CASE: u32 = VARIABLES + 0x68;
+pub(in crate::conformance) const CASE: u32 = VARIABLES + 0x68;
 /// For the checks, 128 bytes.
-pub(super) const SPARE: u32 = VARIABLES + 0x80;
+pub(in crate::conformance) const SPARE: u32 = VARIABLES + 0x80;
 
 /// Selectors, in the order that SYSRET and SYSEXIT want.
-pub(super) const CODE0: u16 = 0x08;
-pub(super) const DATA0: u16 = 0x10;
-pub(super) const COMPAT3: u16 = 0x1b;
-pub(super) const DATA3: u16 = 0x23;
-pub(super) const CODE3: u16 = 0x2b;
-pub(super) const TASK: u16 = 0x30;
-pub(super) const COMPAT0: u16 = 0x40;
-pub(super) const REAL0: u16 = 0x48;
-pub(super) const REAL_DATA: u16 = 0x50;
+pub(in crate::conformance) const CODE0: u16 = 0x08;
+pub(in crate::conformance) const DATA0: u16 = 0x10;
+pub(in crate::conformance) const COMPAT3: u16 = 0x1b;
+pub(in crate::conformance) const DATA3: u16 = 0x23;
+pub(in crate::conformance) const CODE3: u16 = 0x2b;
+pub(in crate::conformance) const TASK: u16 = 0x30;
+pub(in crate::conformance) const COMPAT0: u16 = 0x40;
+pub(in crate::conformance) const REAL0: u16 = 0x48;
+pub(in crate::conformance) const REAL_DATA: u16 = 0x50;
 /// The first selector that is free for checks.
-pub(super) const FREE: u16 = 0x60;
+pub(in crate::conformance) const FREE: u16 = 0x60;
 
-pub(super) const USER: u8 = 0x60;
+pub(in crate::conformance) const USER: u8 = 0x60;
 /// Bits of page-table entries.
-pub(super) const PRESENT: u32 = 1;
-pub(super) const WRITABLE: u32 = 2;
-pub(super) const USER_PAGE: u32 = 4;
-pub(super) const LARGE: u32 = 0x80;
+pub(in crate::conformance) const PRESENT: u32 = 1;
+pub(in crate::conformance) const WRITABLE: u32 = 2;
+pub(in crate::conformance) const USER_PAGE: u32 = 4;
+pub(in crate::conformance) const LARGE: u32 = 0x80;
 
-pub(super) const EFER: u32 = 0xc000_0080;
+pub(in crate::conformance) const EFER: u32 = 0xc000_0080;
 /// SCE, LME and NXE.
 const EFER_VALUE: u32 = 0x901;
-pub(super) const CR4_PAE: u32 = 1 << 5;
-pub(super) const CR4_LA57: u32 = 1 << 12;
+pub(in crate::conformance) const CR4_PAE: u32 = 1 << 5;
+pub(in crate::conformance) const CR4_LA57: u32 = 1 << 12;
 /// OSFXSR and OSXMMEXCPT.
 const CR4_SSE: u32 = 3 << 9;
-pub(super) const CR0_PG: u32 = 1 << 31;
+pub(in crate::conformance) const CR0_PG: u32 = 1 << 31;
 /// PE, MP, NE.
 const CR0_VALUE: u32 = 0x23;
 
 /// The routine that notes what was raised and resumes the checks.
-pub(super) const RECOVER: &str = "recover";
+pub(in crate::conformance) const RECOVER: &str = "recover";
 /// The routine that resumes them.
-pub(super) const RESUMES: &str = "resume";
+pub(in crate::conformance) const RESUMES: &str = "resume";
 
 /// A ROM's checks being written.
-pub(super) struct Kit<'s, 'rom> {
+pub(in crate::conformance) struct Kit<'s, 'rom> {
     script: Script<'s, 'rom>,
 }
 
@@ -106,17 +106,17 @@ impl DerefMut for Kit<'_, '_> {
 
 /// What a ROM is, but for its checks.
 #[derive(Clone, Copy)]
-pub(super) struct About {
-    pub(super) name: &'static str,
-    pub(super) about: &'static str,
+pub(in crate::conformance) struct About {
+    pub(in crate::conformance) name: &'static str,
+    pub(in crate::conformance) about: &'static str,
     /// What it needs besides 64-bit mode.
-    pub(super) needs: &'static [Feature],
+    pub(in crate::conformance) needs: &'static [Feature],
     /// Whether linear addresses have 57 bits.
-    pub(super) five_levels: bool,
+    pub(in crate::conformance) five_levels: bool,
 }
 
 /// Builds a ROM whose checks `write` emits, in 64-bit code at level 0.
-pub(super) fn rom(about: About, write: impl Fn(&mut Kit<'_, '_>) -> Emit) -> Emit<Rom> {
+pub(in crate::conformance) fn rom(about: About, write: impl Fn(&mut Kit<'_, '_>) -> Emit) -> Emit<Rom> {
     let (_, placed, _) = build(&write, None)?;
     let (mut rom, main, checks) = build(&write, Some(&placed))?;
     let main = main.address_of("main");
@@ -185,12 +185,12 @@ fn gdt() -> Vec<u64> {
 }
 
 /// The descriptor of a task or an LDT, of 16 bytes (SDM vol. 3A, figure 9-4).
-pub(super) const fn system_segment(base: u64, limit: u32, access: u8) -> [u64; 2] {
+pub(in crate::conformance) const fn system_segment(base: u64, limit: u32, access: u8) -> [u64; 2] {
     [segment(base as u32, limit, access, 0), base >> 32]
 }
 
 /// A gate of 16 bytes (SDM vol. 3A, figures 5-9 and 7-8).
-pub(super) const fn gate(selector: u16, offset: u64, access: u8, ist: u8) -> [u64; 2] {
+pub(in crate::conformance) const fn gate(selector: u16, offset: u64, access: u8, ist: u8) -> [u64; 2] {
     let low = (offset & 0xffff)
         | (selector as u64) << 16
         | (ist as u64) << 32
@@ -349,7 +349,7 @@ fn handlers(a: &mut Section<'_>) -> Emit {
 
 impl Kit<'_, '_> {
     /// Executes `code`, whatever it raises, and goes on behind it with [`OUTCOME`] set.
-    pub(super) fn attempt(&mut self, code: impl FnOnce(&mut Self) -> Emit) -> Emit {
+    pub(in crate::conformance) fn attempt(&mut self, code: impl FnOnce(&mut Self) -> Emit) -> Emit {
         let after = self.fresh("after");
         emit!(self;
             lea(rax) -> &after;
@@ -368,7 +368,7 @@ impl Kit<'_, '_> {
     }
 
     /// Executes `code` and reports what it raises.
-    pub(super) fn probe(
+    pub(in crate::conformance) fn probe(
         &mut self,
         name: impl Into<String>,
         source: &'static str,
@@ -380,7 +380,7 @@ impl Kit<'_, '_> {
     }
 
     /// Reports what has been raised.
-    pub(super) fn probe_ended(
+    pub(in crate::conformance) fn probe_ended(
         &mut self,
         name: impl Into<String>,
         source: &'static str,
@@ -392,7 +392,7 @@ impl Kit<'_, '_> {
     }
 
     /// Executes `code` and reports RAX.
-    pub(super) fn value(
+    pub(in crate::conformance) fn value(
         &mut self,
         name: impl Into<String>,
         source: &'static str,
@@ -406,7 +406,7 @@ impl Kit<'_, '_> {
     }
 
     /// Reports 8 bytes of memory.
-    pub(super) fn holds(
+    pub(in crate::conformance) fn holds(
         &mut self,
         name: impl Into<String>,
         source: &'static str,
@@ -418,7 +418,7 @@ impl Kit<'_, '_> {
 
     /// Executes `code` for each case, with its number in [`CASE`], and reports the value that it
     /// leaves in [`OUTCOME`]: what it has raised, unless it or `after` changes that.
-    pub(super) fn matrix(
+    pub(in crate::conformance) fn matrix(
         &mut self,
         source: &'static str,
         kind: Kind,
@@ -443,12 +443,12 @@ impl Kit<'_, '_> {
 
     /// Continues at level 3 with what `flags` sets in RFLAGS, in 64-bit code. Ends what
     /// [`Kit::attempt`] executes with [`Kit::back`].
-    pub(super) fn enter_user(&mut self, flags: u32) -> Emit {
+    pub(in crate::conformance) fn enter_user(&mut self, flags: u32) -> Emit {
         self.enter([CODE3, DATA3], USER_ALIAS, flags)
     }
 
     /// Executes 32-bit code of compatibility mode, at level 0 or 3 by `selectors`.
-    pub(super) fn compatible(
+    pub(in crate::conformance) fn compatible(
         &mut self,
         selectors: [u16; 2],
         code: impl FnOnce(&mut CodeAssembler) -> Emit,
@@ -478,12 +478,12 @@ impl Kit<'_, '_> {
     }
 
     /// Back from any mode and level.
-    pub(super) fn back(&mut self) -> Emit {
+    pub(in crate::conformance) fn back(&mut self) -> Emit {
         self.int(i32::from(BACK))
     }
 
     /// Code of 16 or 32 bits, which may lie anywhere.
-    pub(super) fn bits(
+    pub(in crate::conformance) fn bits(
         &mut self,
         bitness: u32,
         code: impl FnOnce(&mut CodeAssembler) -> Emit,
@@ -495,7 +495,7 @@ impl Kit<'_, '_> {
     }
 
     /// Writes a descriptor; changes RAX.
-    pub(super) fn descriptor(&mut self, selector: u16, descriptor: u64) -> Emit {
+    pub(in crate::conformance) fn descriptor(&mut self, selector: u16, descriptor: u64) -> Emit {
         emit!(self;
             mov(rax, descriptor);
             mov(qword_ptr(GDT + u32::from(selector & !7)), rax);
@@ -504,7 +504,7 @@ impl Kit<'_, '_> {
     }
 
     /// Writes a descriptor or gate of 16 bytes at `address`; changes RAX.
-    pub(super) fn wide_descriptor(&mut self, address: u32, [low, high]: [u64; 2]) -> Emit {
+    pub(in crate::conformance) fn wide_descriptor(&mut self, address: u32, [low, high]: [u64; 2]) -> Emit {
         emit!(self;
             mov(rax, low);
             mov(qword_ptr(address), rax);
@@ -515,7 +515,7 @@ impl Kit<'_, '_> {
     }
 
     /// Writes an MSR; changes RAX, RCX, RDX.
-    pub(super) fn msr(&mut self, number: u32, value: u64) -> Emit {
+    pub(in crate::conformance) fn msr(&mut self, number: u32, value: u64) -> Emit {
         emit!(self;
             mov(ecx, number);
             mov(eax, value as u32);

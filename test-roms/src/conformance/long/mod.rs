@@ -1,7 +1,8 @@
 //! ROMs about long mode; `kit` is the ground that they stand on.
 
+pub(super) mod control;
 pub(super) mod keys;
-pub(super) mod kit;
+pub(in crate::conformance) mod kit;
 pub(super) mod modes;
 pub(super) mod paging;
 pub(super) mod rules;

@@ -1,49 +1,46 @@
-//! What 64-bit mode does otherwise with addresses, segments, prefixes, registers and control
-//! registers.
+//! What 64-bit mode does otherwise with addresses, segments, prefixes and registers.
 
 use iced_x86::code_asm::*;
 
 use super::kit::{self, About, COMPAT0, COMPAT3, DATA0, DATA3, FREE, GDT, IDT, Kit, SCRATCH, SPARE, TSS};
 use super::{GP, SS, UD};
-use crate::conformance::features::{CLFLUSH, CMPXCHG16B, FSGSBASE, LAHF64, PCID, SSE, SYSENTER};
+use crate::conformance::features::{CLFLUSH, CMPXCHG16B, FSGSBASE, LAHF64, SSE};
 use crate::conformance::{NOTHING, Rom, exception};
 use crate::rom::tables::{CODE, DATA, PAGES, SIZE32, segment};
 use crate::rom::{Emit, emit};
 
-/// The first address that is not canonical with 48 bits, and one that is not with 57 either.
-const HOLE: u64 = 0x8000_0000_0000;
-const FAR_HOLE: u64 = 0x4000_0000_0000_0000;
+/// The first address that is not canonical with 48 bits.
+pub(super) const HOLE: u64 = 0x8000_0000_0000;
+/// One that is not with 57 bits either: bases in registers are checked for what the processor can
+/// do, not for what CR4.LA57 says (SDM vol. 3A, 4.5.2).
+pub(super) const FAR_HOLE: u64 = 0x4000_0000_0000_0000;
 const FS_BASE: u32 = 0xc000_0100;
 const GS_BASE: u32 = 0xc000_0101;
 const KERNEL_GS_BASE: u32 = 0xc000_0102;
 const WORD: u64 = 0x1122_3344_5566_7788;
 
-type Code = fn(&mut Kit<'_, '_>) -> Emit;
-
-pub(super) fn about() -> About {
-    About {
-        name: "long-mode",
-        about: "64-bit mode: addresses, segments, decoding, control registers, compatibility mode",
-        needs: &[],
-        five_levels: false,
-    }
-}
+pub(super) type Code = fn(&mut Kit<'_, '_>) -> Emit;
 
 pub(in crate::conformance) fn rom() -> Emit<Rom> {
-    kit::rom(about(), |a| {
+    let about = About {
+        name: "long-mode",
+        about: "64-bit mode: addresses, segments, decoding; compatibility mode",
+        needs: &[],
+        five_levels: false,
+    };
+    kit::rom(about, |a| {
         canonical(a)?;
         segments(a)?;
         bases(a)?;
         gone(a)?;
         widths(a)?;
         decoding(a)?;
-        registers(a)?;
         compatibility(a)
     })
 }
 
 /// Probes that raise nothing, or what `expected` says; RBX is [`HOLE`], RDI [`SCRATCH`].
-fn probes(
+pub(super) fn probes(
     a: &mut Kit<'_, '_>,
     source: &'static str,
     list: &[(&str, u32, Code)],
@@ -96,11 +93,11 @@ fn canonical(a: &mut Kit<'_, '_>) -> Emit {
             ("NOP of a non-canonical address", NOTHING, |a| a.nop_1(dword_ptr(rbx))),
             ("INVLPG of a non-canonical address", NOTHING, |a| a.invlpg(ptr(rbx))),
             ("LGDT with a non-canonical base", OTHER, |a| {
-                emit!(a; mov(word_ptr(rdi), 0xff); mov(qword_ptr(rdi + 2), rbx); sgdt(ptr(SPARE)); lgdt(ptr(rdi)); lgdt(ptr(SPARE)););
+                emit!(a; mov(rbx, FAR_HOLE); mov(word_ptr(rdi), 0xff); mov(qword_ptr(rdi + 2), rbx); sgdt(ptr(SPARE)); lgdt(ptr(rdi)); lgdt(ptr(SPARE)););
                 Ok(())
             }),
             ("LIDT with a non-canonical base", OTHER, |a| {
-                emit!(a; mov(word_ptr(rdi), 0xff); mov(qword_ptr(rdi + 2), rbx); sidt(ptr(SPARE)); lidt(ptr(rdi)); lidt(ptr(SPARE)););
+                emit!(a; mov(rbx, FAR_HOLE); mov(word_ptr(rdi), 0xff); mov(qword_ptr(rdi + 2), rbx); sidt(ptr(SPARE)); lidt(ptr(rdi)); lidt(ptr(SPARE)););
                 Ok(())
             }),
             ("MOVS from a non-canonical address", OTHER, |a| {
@@ -284,7 +281,7 @@ fn bases(a: &mut Kit<'_, '_>) -> Emit {
             read(a, msr)
         })?;
         a.probe(format!("{name}: a non-canonical base"), SOURCE, exception(GP, 0), |a| {
-            a.msr(msr, HOLE)
+            a.msr(msr, FAR_HOLE)
         })?;
     }
     a.msr(GS_BASE, 0x1000)?;
@@ -319,7 +316,10 @@ fn bases(a: &mut Kit<'_, '_>) -> Emit {
         a,
         SOURCE,
         &[
-            ("WRFSBASE of a non-canonical base", exception(GP, 0), |a| a.wrfsbase(rbx)),
+            ("WRFSBASE of a non-canonical base", exception(GP, 0), |a| {
+                emit!(a; mov(rbx, FAR_HOLE); wrfsbase(rbx););
+                Ok(())
+            }),
             ("WRFSBASE at level 3", NOTHING, |a| {
                 a.enter_user(0)?;
                 emit!(a; xor(eax, eax); wrfsbase(rax););
@@ -561,119 +561,6 @@ fn decoding(a: &mut Kit<'_, '_>) -> Emit {
         );
         Ok(())
     })?;
-    a.need(&[]);
-    Ok(())
-}
-
-/// What control and debug registers and MSRs refuse in long mode.
-fn registers(a: &mut Kit<'_, '_>) -> Emit {
-    const REFUSED: u32 = exception(GP, 0);
-    probes(
-        a,
-        // Who takes what should be refused is given the old value again, so that later checks run.
-        "SDM vol. 3A 2.5, 5.10, 11.8.5; vol. 2, MOV",
-        &[
-            ("CR0.PG off in 64-bit mode", REFUSED, |a| {
-                emit!(a; mov(rbx, cr0); mov(rax, rbx); btr(rax, 31); mov(cr0, rax); mov(cr0, rbx););
-                Ok(())
-            }),
-            ("CR0 with a bit above 31", REFUSED, |a| {
-                emit!(a; mov(rbx, cr0); mov(rax, rbx); bts(rax, 32); mov(cr0, rax); mov(cr0, rbx););
-                Ok(())
-            }),
-            ("CR0.PE off", REFUSED, |a| {
-                emit!(a; mov(rbx, cr0); mov(rax, rbx); btr(rax, 0); mov(cr0, rax); mov(cr0, rbx););
-                Ok(())
-            }),
-            ("CR4.PAE off in long mode", REFUSED, |a| {
-                emit!(a; mov(rbx, cr4); mov(rax, rbx); btr(rax, 5); mov(cr4, rax); mov(cr4, rbx););
-                Ok(())
-            }),
-            ("CR4.LA57 changed in long mode", REFUSED, |a| {
-                emit!(a; mov(rbx, cr4); mov(rax, rbx); btc(rax, 12); mov(cr4, rax); mov(cr4, rbx););
-                Ok(())
-            }),
-            ("CR4 with a bit above 31", REFUSED, |a| {
-                emit!(a; mov(rbx, cr4); mov(rax, rbx); bts(rax, 40); mov(cr4, rax); mov(cr4, rbx););
-                Ok(())
-            }),
-            ("EFER.LME changed while paging", REFUSED, |a| {
-                emit!(a; mov(ecx, kit::EFER); rdmsr(); btc(eax, 8); wrmsr(););
-                Ok(())
-            }),
-            ("EFER with a reserved bit", REFUSED, |a| {
-                emit!(a; mov(ecx, kit::EFER); rdmsr(); bts(eax, 3); wrmsr(););
-                Ok(())
-            }),
-            ("CR3 with a bit beyond physical addresses", REFUSED, |a| {
-                emit!(a; mov(rbx, cr3); mov(rax, rbx); bts(rax, 55); mov(cr3, rax); mov(cr3, rbx););
-                Ok(())
-            }),
-            ("CR8 with more than 4 bits", REFUSED, |a| {
-                emit!(a; mov(eax, 0x10u32); mov(cr8, rax););
-                Ok(())
-            }),
-            ("DR7 with a bit above 31", REFUSED, |a| {
-                emit!(a; mov(rax, dr7); bts(rax, 32); mov(dr7, rax););
-                Ok(())
-            }),
-            ("DR6 with a bit above 31", REFUSED, |a| {
-                emit!(a; mov(rax, dr6); bts(rax, 63); mov(dr6, rax););
-                Ok(())
-            }),
-            ("STAR and FMASK take anything", NOTHING, |a| {
-                a.msr(0xc000_0081, 0)?;
-                a.msr(0xc000_0084, 0xffff_ffff)
-            }),
-            ("LSTAR refuses what is not canonical", REFUSED, |a| a.msr(0xc000_0082, HOLE)),
-        ],
-    )?;
-    a.value("CR8 is read as written", "SDM vol. 3A 11.8.6", [9, !0], |a| {
-        emit!(a; mov(eax, 9u32); mov(cr8, rax); xor(eax, eax); mov(rax, cr8); xor(ecx, ecx); mov(cr8, rcx););
-        Ok(())
-    })?;
-    a.value("EFER has LME, LMA, NXE and SCE", "SDM vol. 3A 2.2.1", [0xd01, !0], |a| {
-        emit!(a; mov(ecx, kit::EFER); rdmsr(); shl(rdx, 32); or(rax, rdx););
-        Ok(())
-    })?;
-    a.need(&[SYSENTER]);
-    probes(
-        a,
-        "SDM vol. 2, WRMSR",
-        &[
-            ("SYSENTER_EIP refuses what is not canonical", REFUSED, |a| a.msr(0x176, HOLE)),
-            ("SYSENTER_ESP refuses what is not canonical", REFUSED, |a| a.msr(0x175, FAR_HOLE)),
-        ],
-    )?;
-    a.need(&[PCID]);
-    probes(
-        a,
-        "SDM vol. 3A 4.10.1",
-        &[
-            ("CR4.PCIDE while CR3 has low bits", REFUSED, |a| {
-                emit!(a; mov(rax, cr3); or(rax, 8); mov(cr3, rax); mov(rcx, cr4); bts(rcx, 17); mov(cr4, rcx););
-                Ok(())
-            }),
-            ("CR4.PCIDE, and CR3 whose highest bit keeps the TLB", NOTHING, |a| {
-                emit!(a;
-                    mov(rax, cr3);
-                    and(rax, !0xfff);
-                    mov(cr3, rax);
-                    mov(rcx, cr4);
-                    bts(rcx, 17);
-                    mov(cr4, rcx);
-                    bts(rax, 63);
-                    or(rax, 5);
-                    mov(cr3, rax);
-                );
-                Ok(())
-            }),
-        ],
-    )?;
-    a.value("CR3 is read without its highest bit", "SDM vol. 2, MOV", [kit::PML4 as u64 | 5, !0], |a| {
-        a.mov(rax, cr3)
-    })?;
-    emit!(a; mov(rax, cr3); and(rax, !0xfff); mov(cr3, rax); mov(rcx, cr4); btr(rcx, 17); mov(cr4, rcx););
     a.need(&[]);
     Ok(())
 }
