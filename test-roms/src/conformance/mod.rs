@@ -20,6 +20,7 @@ mod script;
 mod segments;
 mod shadows;
 mod tasks;
+mod timing;
 mod virtual86;
 
 use crate::rom::Emit;
@@ -166,13 +167,15 @@ pub fn all() -> Vec<Rom> {
             long::paging::four_levels()?,
             long::paging::five_levels()?,
             long::keys::rom()?,
+            timing::rom()?,
             compute::rules::rom()?,
             compute::shifts::rom()?,
             compute::bits::rom()?,
             compute::muldiv::rom()?,
             compute::decimal::rom()?,
             compute::strings::rom()?,
-            compute::scalar::rom()?,
+            compute::scalar::single()?,
+            compute::scalar::double()?,
         ])
     };
     build().expect("the ROMs' instructions are all encodable")

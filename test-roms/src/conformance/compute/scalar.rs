@@ -76,46 +76,55 @@ fn control(mxcsr: u64) -> Control {
     }
 }
 
-pub(in crate::conformance) fn rom() -> Emit<Rom> {
-    let about = About {
-        name: "sse",
-        about: "SSE and SSE2 arithmetic: rounding, denormals, exceptions masked and unmasked",
-        needs: &[SSE2],
-        five_levels: false,
-    };
-    kit::rom(about, |a| {
-        for (format, values) in [(SINGLE, SINGLES), (DOUBLE, DOUBLES)] {
-            for (op, opcode) in [
-                (Operation::Add, 0x58),
-                (Operation::Sub, 0x5c),
-                (Operation::Mul, 0x59),
-                (Operation::Div, 0x5e),
-                (Operation::Sqrt, 0x51),
-            ] {
-                let inputs = inputs(op, values);
-                let double = format.precision == DOUBLE.precision;
-                let prefix = if double { 0xf2 } else { 0xf3 };
-                let name = format!("{op:?}{}", if double { "SD" } else { "SS" });
-                let modrm = if op == Operation::Sqrt { 0xc0 } else { 0xc1 };
-                let code = [prefix, 0x0f, opcode, modrm];
-                operate(a, &name, format, op, &inputs, &code)?;
-            }
+pub(in crate::conformance) fn single() -> Emit<Rom> {
+    rom("sse-single", "arithmetic of SSE's single precision", SINGLE, SINGLES)
+}
+
+pub(in crate::conformance) fn double() -> Emit<Rom> {
+    rom("sse-double", "arithmetic of SSE2's double precision", DOUBLE, DOUBLES)
+}
+
+fn rom(name: &'static str, about: &'static str, format: Format, values: [u64; 19]) -> Emit<Rom> {
+    // F3 and F2 name the precision, and 2 and 3 do in VEX.
+    let (suffix, prefix, vex) =
+        if format.precision == SINGLE.precision { ("SS", 0xf3, 2) } else { ("SD", 0xf2, 3) };
+    kit::rom(About { name, about, needs: &[SSE2], five_levels: false }, |a| {
+        let inputs = inputs(values);
+        let operations = [
+            (Operation::Add, 0x58),
+            (Operation::Sub, 0x5c),
+            (Operation::Mul, 0x59),
+            (Operation::Div, 0x5e),
+            (Operation::Sqrt, 0x51),
+        ];
+        for (op, opcode) in operations {
+            let modrm = if op == Operation::Sqrt { 0xc0 } else { 0xc1 };
+            let code = [prefix, 0x0f, opcode, modrm];
+            operate(a, &format!("{op:?}{suffix}"), format, op, &inputs, &code)?;
         }
-        // The same by VEX, whose three operands are one and two.
         a.need(&[AVX]);
-        emit!(a; mov(rax, cr4); bts(eax, 18); mov(cr4, rax); xor(ecx, ecx); xor(edx, edx); mov(eax, 7u32); xsetbv(););
-        let inputs = inputs(Operation::Add, DOUBLES);
-        operate(a, "VADDSD", DOUBLE, Operation::Add, &inputs, &[0xc5, 0xfb, 0x58, 0xc1])?;
-        operate(a, "VDIVSD", DOUBLE, Operation::Div, &inputs, &[0xc5, 0xfb, 0x5e, 0xc1])
+        emit!(a;
+            mov(rax, cr4);
+            bts(eax, 18);
+            mov(cr4, rax);
+            xor(ecx, ecx);
+            xor(edx, edx);
+            mov(eax, 7u32);
+            xsetbv();
+        );
+        for (op, opcode) in &operations[..4] {
+            let code = [0xc5, 0xf8 | vex, *opcode, 0xc1];
+            operate(a, &format!("V{op:?}{suffix}"), format, *op, &inputs, &code)?;
+        }
+        Ok(())
     })
 }
 
 /// Each value with some others, under all controls.
-fn inputs(op: Operation, values: [u64; 19]) -> Vec<Input> {
+fn inputs(values: [u64; 19]) -> Vec<Input> {
     let mut inputs = Vec::new();
     for (n, &first) in values.iter().enumerate() {
-        let steps: &[usize] = if op == Operation::Sqrt { &[0] } else { &[0, 1, 6, 14] };
-        for step in steps {
+        for step in [0, 6, 14] {
             let second = values[(n + step) % values.len()];
             let under = |mxcsr| Input { rax: first, rcx: second, rdx: mxcsr, flags: 0 };
             inputs.extend(controls().into_iter().map(under));
