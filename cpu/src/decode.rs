@@ -91,10 +91,8 @@ pub fn decode<B: VectorBackend>(
 /// 64-bit mode ignores the prefixes of all segments but FS and GS, whose place iced lets them take
 /// (SDM vol. 2, 2.1.1): whether a fault is #SS or #GP is for the registers of the address to say.
 fn drop_ignored_prefix(i: &mut Instruction, mode: Mode) {
-    let ignored = matches!(
-        i.segment_prefix(),
-        Register::ES | Register::CS | Register::SS | Register::DS
-    );
+    let ignored =
+        matches!(i.segment_prefix(), Register::ES | Register::CS | Register::SS | Register::DS);
     if ignored && mode.has(Mode::CODE64) {
         i.set_segment_prefix(Register::None);
     }

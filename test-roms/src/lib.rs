@@ -7,12 +7,10 @@
 
 pub mod conformance;
 mod default_guest;
-mod extensions;
 pub mod rom;
 mod small;
 
 pub use default_guest::default_guest;
-pub use extensions::{extension_name, extensions_rom};
 pub use small::{
     exit_rom, halt_forever_rom, hello_rom, reset_loop_rom, spin_rom, triple_fault_rom,
 };

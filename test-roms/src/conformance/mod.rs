@@ -174,6 +174,7 @@ pub fn all() -> Vec<Rom> {
             compute::muldiv::rom()?,
             compute::decimal::rom()?,
             compute::strings::rom()?,
+            compute::extensions::rom()?,
             compute::scalar::single()?,
             compute::scalar::double()?,
         ])

@@ -180,12 +180,7 @@ pub(super) fn pae() -> Emit<Rom> {
     rom("paging-pae", "permissions with 8-byte page-table entries", NEEDS, Format::Pae)
 }
 
-fn rom(
-    name: &'static str,
-    about: &'static str,
-    needs: &[Feature],
-    format: Format,
-) -> Emit<Rom> {
+fn rom(name: &'static str, about: &'static str, needs: &[Feature], format: Format) -> Emit<Rom> {
     kit::rom(name, about, needs, |a| {
         emit_tables(a, format)?;
         a.user_alias = USER_ALIAS;

@@ -5,9 +5,7 @@ use iced_x86::code_asm::*;
 use super::integer::{AF, CF, OF, PF, SF, STATUS, Size, ZF, add, flag, of_result, sub};
 use super::rules::{EDGES, Input, Output, Reports, compute, pairs};
 use crate::conformance::Rom;
-use crate::conformance::features::{
-    ADX, BMI1, BMI2, CMOV, Feature, LZCNT, MOVBE, POPCNT, SSE4_2,
-};
+use crate::conformance::features::{ADX, BMI1, BMI2, CMOV, Feature, LZCNT, MOVBE, POPCNT, SSE4_2};
 use crate::conformance::long::kit::{self, About, Kit};
 use crate::rom::{Emit, emit};
 
@@ -97,18 +95,24 @@ fn instructions() -> Vec<(&'static str, &'static [Feature], Code, Rule)> {
         ("BSF RAX, RCX", NONE, |a| a.bsf(rax, rcx), |i| scan(i.rcx, i.rcx.trailing_zeros())),
         ("BSR RAX, RCX", NONE, |a| a.bsr(rax, rcx), |i| scan(i.rcx, 63 ^ i.rcx.leading_zeros())),
         ("BSWAP RAX", NONE, |a| a.bswap(rax), |i| quiet(i, i.rax.swap_bytes())),
-        ("BSWAP EAX", NONE, |a| a.bswap(eax), |i| {
-            quiet(i, u64::from((i.rax as u32).swap_bytes()))
-        }),
+        ("BSWAP EAX", NONE, |a| a.bswap(eax), |i| quiet(i, u64::from((i.rax as u32).swap_bytes()))),
         ("XCHG RAX, RCX", NONE, |a| a.xchg(rax, rcx), |i| quiet(i, i.rcx)),
-        ("LEA RAX, [RAX+RCX*4-5]", NONE, |a| a.lea(rax, ptr(rax + rcx * 4 - 5)), |i| {
-            quiet(i, i.rax.wrapping_add(i.rcx.wrapping_mul(4)).wrapping_sub(5))
-        }),
-        ("CMPXCHG RCX, RDX", NONE, |a| a.cmpxchg(rcx, rdx), |i| {
-            let flags = sub(B64, i.rax, i.rcx, 0).1;
-            // Equal or not, RAX is what RCX was.
-            result(i.rcx, flags, STATUS)
-        }),
+        (
+            "LEA RAX, [RAX+RCX*4-5]",
+            NONE,
+            |a| a.lea(rax, ptr(rax + rcx * 4 - 5)),
+            |i| quiet(i, i.rax.wrapping_add(i.rcx.wrapping_mul(4)).wrapping_sub(5)),
+        ),
+        (
+            "CMPXCHG RCX, RDX",
+            NONE,
+            |a| a.cmpxchg(rcx, rdx),
+            |i| {
+                let flags = sub(B64, i.rax, i.rcx, 0).1;
+                // Equal or not, RAX is what RCX was.
+                result(i.rcx, flags, STATUS)
+            },
+        ),
     ];
     list.extend(counts());
     list.extend(manipulation());
@@ -117,81 +121,163 @@ fn instructions() -> Vec<(&'static str, &'static [Feature], Code, Rule)> {
 
 fn counts() -> [(&'static str, &'static [Feature], Code, Rule); 9] {
     [
-        ("POPCNT RAX, RCX", &[POPCNT], |a| a.popcnt(rax, rcx), |i| {
-            let ones = (0..64).filter(|n| i.rcx >> n & 1 != 0).count() as u64;
-            result(ones, flag(ones == 0, ZF), STATUS)
-        }),
-        ("LZCNT RAX, RCX", &[LZCNT], |a| a.lzcnt(rax, rcx), |i| {
-            count(i.rcx, (0..64).find(|n| i.rcx >> (63 - n) & 1 != 0).unwrap_or(64))
-        }),
-        ("LZCNT EAX, ECX", &[LZCNT], |a| a.lzcnt(eax, ecx), |i| {
-            let v = i.rcx & 0xffff_ffff;
-            count(v, (0..32).find(|n| v >> (31 - n) & 1 != 0).unwrap_or(32))
-        }),
-        ("TZCNT RAX, RCX", &[BMI1], |a| a.tzcnt(rax, rcx), |i| {
-            count(i.rcx, (0..64).find(|n| i.rcx >> n & 1 != 0).unwrap_or(64))
-        }),
-        ("TZCNT EAX, ECX", &[BMI1], |a| a.tzcnt(eax, ecx), |i| {
-            let v = i.rcx & 0xffff_ffff;
-            count(v, (0..32).find(|n| v >> n & 1 != 0).unwrap_or(32))
-        }),
-        ("CRC32 EAX, RCX", &[SSE4_2], |a| a.crc32(rax, rcx), |i| {
-            quiet(i, crc32(i.rax, i.rcx))
-        }),
-        ("MOVBE RAX, memory", &[MOVBE], |a| {
-            emit!(a; mov(qword_ptr(rsp - 8), rcx); movbe(rax, qword_ptr(rsp - 8)););
-            Ok(())
-        }, |i| quiet(i, i.rcx.swap_bytes())),
-        ("ADCX RAX, RCX", &[ADX], |a| a.adcx(rax, rcx), |i| {
-            let (sum, flags) = add(B64, i.rax, i.rcx, i.flags & CF);
-            result(sum, flags & CF | i.flags & !CF, STATUS)
-        }),
-        ("ADOX RAX, RCX", &[ADX], |a| a.adox(rax, rcx), |i| {
-            let (sum, flags) = add(B64, i.rax, i.rcx, flag(i.flags & OF != 0, 1));
-            result(sum, flag(flags & CF != 0, OF) | i.flags & !OF, STATUS)
-        }),
+        (
+            "POPCNT RAX, RCX",
+            &[POPCNT],
+            |a| a.popcnt(rax, rcx),
+            |i| {
+                let ones = (0..64).filter(|n| i.rcx >> n & 1 != 0).count() as u64;
+                result(ones, flag(ones == 0, ZF), STATUS)
+            },
+        ),
+        (
+            "LZCNT RAX, RCX",
+            &[LZCNT],
+            |a| a.lzcnt(rax, rcx),
+            |i| count(i.rcx, (0..64).find(|n| i.rcx >> (63 - n) & 1 != 0).unwrap_or(64)),
+        ),
+        (
+            "LZCNT EAX, ECX",
+            &[LZCNT],
+            |a| a.lzcnt(eax, ecx),
+            |i| {
+                let v = i.rcx & 0xffff_ffff;
+                count(v, (0..32).find(|n| v >> (31 - n) & 1 != 0).unwrap_or(32))
+            },
+        ),
+        (
+            "TZCNT RAX, RCX",
+            &[BMI1],
+            |a| a.tzcnt(rax, rcx),
+            |i| count(i.rcx, (0..64).find(|n| i.rcx >> n & 1 != 0).unwrap_or(64)),
+        ),
+        (
+            "TZCNT EAX, ECX",
+            &[BMI1],
+            |a| a.tzcnt(eax, ecx),
+            |i| {
+                let v = i.rcx & 0xffff_ffff;
+                count(v, (0..32).find(|n| v >> n & 1 != 0).unwrap_or(32))
+            },
+        ),
+        ("CRC32 EAX, RCX", &[SSE4_2], |a| a.crc32(rax, rcx), |i| quiet(i, crc32(i.rax, i.rcx))),
+        (
+            "MOVBE RAX, memory",
+            &[MOVBE],
+            |a| {
+                emit!(a; mov(qword_ptr(rsp - 8), rcx); movbe(rax, qword_ptr(rsp - 8)););
+                Ok(())
+            },
+            |i| quiet(i, i.rcx.swap_bytes()),
+        ),
+        (
+            "ADCX RAX, RCX",
+            &[ADX],
+            |a| a.adcx(rax, rcx),
+            |i| {
+                let (sum, flags) = add(B64, i.rax, i.rcx, i.flags & CF);
+                result(sum, flags & CF | i.flags & !CF, STATUS)
+            },
+        ),
+        (
+            "ADOX RAX, RCX",
+            &[ADX],
+            |a| a.adox(rax, rcx),
+            |i| {
+                let (sum, flags) = add(B64, i.rax, i.rcx, flag(i.flags & OF != 0, 1));
+                result(sum, flag(flags & CF != 0, OF) | i.flags & !OF, STATUS)
+            },
+        ),
     ]
 }
 
 fn manipulation() -> [(&'static str, &'static [Feature], Code, Rule); 12] {
     [
-        ("ANDN RAX, RAX, RCX", &[BMI1], |a| a.andn(rax, rax, rcx), |i| lowest(!i.rax & i.rcx, false)),
-        ("BLSI RAX, RCX", &[BMI1], |a| a.blsi(rax, rcx), |i| {
-            lowest(i.rcx & i.rcx.wrapping_neg(), i.rcx != 0)
-        }),
-        ("BLSMSK RAX, RCX", &[BMI1], |a| a.blsmsk(rax, rcx), |i| {
-            let value = i.rcx ^ i.rcx.wrapping_sub(1);
-            let flags = flag(value >> 63 != 0, SF) | flag(i.rcx == 0, CF);
-            result(value, flags, SF | ZF | OF | CF)
-        }),
-        ("BLSR RAX, RCX", &[BMI1], |a| a.blsr(rax, rcx), |i| {
-            lowest(i.rcx & i.rcx.wrapping_sub(1), i.rcx == 0)
-        }),
-        ("BEXTR RAX, RDX, RCX", &[BMI1], |a| a.bextr(rax, rdx, rcx), |i| {
-            let (start, length) = (i.rcx & 0xff, i.rcx >> 8 & 0xff);
-            let bits = (0..length.min(64)).filter(|n| start + n < 64);
-            let value = bits.fold(0, |sum, n| sum | (i.rdx >> (start + n) & 1) << n);
-            result(value, flag(value == 0, ZF), ZF | CF | OF)
-        }),
-        ("BZHI RAX, RDX, RCX", &[BMI2], |a| a.bzhi(rax, rdx, rcx), |i| {
-            let n = i.rcx & 0xff;
-            let value = if n < 64 { i.rdx & ((1 << n) - 1) } else { i.rdx };
-            lowest(value, n > 63)
-        }),
-        ("PDEP RAX, RDX, RCX", &[BMI2], |a| a.pdep(rax, rdx, rcx), |i| quiet(i, deposit(i.rdx, i.rcx))),
-        ("PEXT RAX, RDX, RCX", &[BMI2], |a| a.pext(rax, rdx, rcx), |i| quiet(i, extract(i.rdx, i.rcx))),
-        ("RORX RAX, RCX, 13", &[BMI2], |a| a.rorx(rax, rcx, 13), |i| {
-            quiet(i, i.rcx >> 13 | i.rcx << 51)
-        }),
-        ("SHLX RAX, RDX, RCX", &[BMI2], |a| a.shlx(rax, rdx, rcx), |i| {
-            quiet(i, i.rdx << (i.rcx % 64))
-        }),
-        ("SHRX EAX, EDX, ECX", &[BMI2], |a| a.shrx(eax, edx, ecx), |i| {
-            quiet(i, B32.cut(i.rdx) >> (i.rcx % 32))
-        }),
-        ("SARX RAX, RDX, RCX", &[BMI2], |a| a.sarx(rax, rdx, rcx), |i| {
-            quiet(i, (B64.signed(i.rdx) >> (i.rcx % 64)) as u64)
-        }),
+        (
+            "ANDN RAX, RAX, RCX",
+            &[BMI1],
+            |a| a.andn(rax, rax, rcx),
+            |i| lowest(!i.rax & i.rcx, false),
+        ),
+        (
+            "BLSI RAX, RCX",
+            &[BMI1],
+            |a| a.blsi(rax, rcx),
+            |i| lowest(i.rcx & i.rcx.wrapping_neg(), i.rcx != 0),
+        ),
+        (
+            "BLSMSK RAX, RCX",
+            &[BMI1],
+            |a| a.blsmsk(rax, rcx),
+            |i| {
+                let value = i.rcx ^ i.rcx.wrapping_sub(1);
+                let flags = flag(value >> 63 != 0, SF) | flag(i.rcx == 0, CF);
+                result(value, flags, SF | ZF | OF | CF)
+            },
+        ),
+        (
+            "BLSR RAX, RCX",
+            &[BMI1],
+            |a| a.blsr(rax, rcx),
+            |i| lowest(i.rcx & i.rcx.wrapping_sub(1), i.rcx == 0),
+        ),
+        (
+            "BEXTR RAX, RDX, RCX",
+            &[BMI1],
+            |a| a.bextr(rax, rdx, rcx),
+            |i| {
+                let (start, length) = (i.rcx & 0xff, i.rcx >> 8 & 0xff);
+                let bits = (0..length.min(64)).filter(|n| start + n < 64);
+                let value = bits.fold(0, |sum, n| sum | (i.rdx >> (start + n) & 1) << n);
+                result(value, flag(value == 0, ZF), ZF | CF | OF)
+            },
+        ),
+        (
+            "BZHI RAX, RDX, RCX",
+            &[BMI2],
+            |a| a.bzhi(rax, rdx, rcx),
+            |i| {
+                let n = i.rcx & 0xff;
+                let value = if n < 64 { i.rdx & ((1 << n) - 1) } else { i.rdx };
+                lowest(value, n > 63)
+            },
+        ),
+        (
+            "PDEP RAX, RDX, RCX",
+            &[BMI2],
+            |a| a.pdep(rax, rdx, rcx),
+            |i| quiet(i, deposit(i.rdx, i.rcx)),
+        ),
+        (
+            "PEXT RAX, RDX, RCX",
+            &[BMI2],
+            |a| a.pext(rax, rdx, rcx),
+            |i| quiet(i, extract(i.rdx, i.rcx)),
+        ),
+        (
+            "RORX RAX, RCX, 13",
+            &[BMI2],
+            |a| a.rorx(rax, rcx, 13),
+            |i| quiet(i, i.rcx >> 13 | i.rcx << 51),
+        ),
+        (
+            "SHLX RAX, RDX, RCX",
+            &[BMI2],
+            |a| a.shlx(rax, rdx, rcx),
+            |i| quiet(i, i.rdx << (i.rcx % 64)),
+        ),
+        (
+            "SHRX EAX, EDX, ECX",
+            &[BMI2],
+            |a| a.shrx(eax, edx, ecx),
+            |i| quiet(i, B32.cut(i.rdx) >> (i.rcx % 32)),
+        ),
+        (
+            "SARX RAX, RDX, RCX",
+            &[BMI2],
+            |a| a.sarx(rax, rdx, rcx),
+            |i| quiet(i, (B64.signed(i.rdx) >> (i.rcx % 64)) as u64),
+        ),
     ]
 }
 

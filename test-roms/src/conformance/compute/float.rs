@@ -37,10 +37,18 @@ impl Rounding {
 /// What an operand is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Value {
-    Nan { quiet: bool },
-    Infinite { negative: bool },
+    Nan {
+        quiet: bool,
+    },
+    Infinite {
+        negative: bool,
+    },
     /// `significand * 2^scale`
-    Finite { negative: bool, significand: u128, scale: i32 },
+    Finite {
+        negative: bool,
+        significand: u128,
+        scale: i32,
+    },
 }
 
 /// An operation of two operands, or of the first.
@@ -112,7 +120,14 @@ impl Format {
 
     /// Rounds `significand * 2^scale`, and something more than nothing but less than one of its
     /// units if `more`. The result and its exceptions.
-    fn round(self, negative: bool, significand: u128, scale: i32, more: bool, c: &Control) -> (u64, u64) {
+    fn round(
+        self,
+        negative: bool,
+        significand: u128,
+        scale: i32,
+        more: bool,
+        c: &Control,
+    ) -> (u64, u64) {
         if significand == 0 && !more {
             return (self.sign(negative), 0);
         }
@@ -132,7 +147,8 @@ impl Format {
         if tiny && c.flush_to_zero {
             return (self.sign(negative), UE | PE);
         }
-        let (kept, unit) = if kept >> self.precision != 0 { (kept >> 1, unit + 1) } else { (kept, unit) };
+        let (kept, unit) =
+            if kept >> self.precision != 0 { (kept >> 1, unit + 1) } else { (kept, unit) };
         let normal = kept >> self.fraction_bits() != 0;
         let exponent = if normal { (unit - lowest + 1) as u64 } else { 0 };
         if exponent >= self.top() {
@@ -153,7 +169,8 @@ impl Format {
     /// The result of an operation and its exceptions; only those before the computation if one of
     /// them is not masked (SDM vol. 1, 4.9.2 and 11.5.2).
     pub(super) fn compute(self, op: Operation, a: u64, b: u64, c: &Control) -> (u64, u64) {
-        let flush = |v| if c.denormals_are_zero && self.is_denormal(v) { v & self.sign(true) } else { v };
+        let flush =
+            |v| if c.denormals_are_zero && self.is_denormal(v) { v & self.sign(true) } else { v };
         let (a, b) = (flush(a), if op == Operation::Sqrt { 0 } else { flush(b) });
         let (x, y) = (self.read(a), self.read(b));
         for (v, value) in [(a, x), (b, y)] {
@@ -180,7 +197,9 @@ impl Format {
     fn sum(self, x: Value, y: Value, c: &Control) -> (u64, u64) {
         use Value::{Finite, Infinite};
         match (x, y) {
-            (Infinite { negative: n }, Infinite { negative: m }) if n != m => (self.indefinite(), IE),
+            (Infinite { negative: n }, Infinite { negative: m }) if n != m => {
+                (self.indefinite(), IE)
+            }
             (Infinite { negative }, _) | (_, Infinite { negative }) => (self.infinity(negative), 0),
             (
                 Finite { negative: n, significand: s, scale: e },
@@ -239,10 +258,7 @@ impl Format {
             (Infinite { .. }, _) => (self.infinity(negative), 0),
             (_, Infinite { .. }) | (Finite { significand: 0, .. }, _) => (self.sign(negative), 0),
             (_, Finite { significand: 0, .. }) => (self.infinity(negative), ZE),
-            (
-                Finite { significand: s, scale: e, .. },
-                Finite { significand: t, scale: f, .. },
-            ) => {
+            (Finite { significand: s, scale: e, .. }, Finite { significand: t, scale: f, .. }) => {
                 let up = s.leading_zeros();
                 let s = s << up;
                 self.round(negative, s / t, e - up as i32 - f, s % t != 0, c)
@@ -282,7 +298,13 @@ fn negated(v: Value) -> Value {
 }
 
 /// `significand` without its lowest `drop` bits, rounded, and whether nothing was lost.
-fn keep(negative: bool, significand: u128, drop: i32, more: bool, rounding: Rounding) -> (u64, bool) {
+fn keep(
+    negative: bool,
+    significand: u128,
+    drop: i32,
+    more: bool,
+    rounding: Rounding,
+) -> (u64, bool) {
     if drop <= 0 {
         // Whoever has something more than all bits has more of these than the format.
         return ((significand << -drop) as u64, !more);

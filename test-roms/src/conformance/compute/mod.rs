@@ -5,6 +5,7 @@
 
 pub(super) mod bits;
 pub(super) mod decimal;
+pub(super) mod extensions;
 mod float;
 mod integer;
 pub(super) mod muldiv;

@@ -2,8 +2,8 @@
 
 use super::integer::{CF, OF, SIZES, STATUS, Size, flag};
 use super::rules::{EDGES, Input, Output, Reports, compute, pairs, sized};
-use crate::conformance::features::BMI2;
 use crate::conformance::Rom;
+use crate::conformance::features::BMI2;
 use crate::conformance::long::kit::{self, About};
 use crate::rom::Emit;
 
@@ -25,18 +25,39 @@ pub(in crate::conformance) fn rom() -> Emit<Rom> {
                 let name = format!("{name} of one operand, {} bits", size.0);
                 let reports = Reports { rdx: true, ..Reports::default() };
                 let rule = |i: &Input| multiply(size, signed, i);
-                compute(a, (&name, "SDM vol. 2, MUL, IMUL"), &inputs, reports, |a| a.db(&code), rule)?;
+                compute(
+                    a,
+                    (&name, "SDM vol. 2, MUL, IMUL"),
+                    &inputs,
+                    reports,
+                    |a| a.db(&code),
+                    rule,
+                )?;
             }
         }
         for size in &SIZES[1..] {
             let code = sized(*size, [&[], &[0x0f, 0xaf, 0xc1]]);
             let name = format!("IMUL of two operands, {} bits", size.0);
             let rule = |i: &Input| product(*size, i.rax, size.signed(i.rax) * size.signed(i.rcx));
-            compute(a, (&name, "SDM vol. 2, IMUL"), &inputs, Reports::default(), |a| a.db(&code), rule)?;
+            compute(
+                a,
+                (&name, "SDM vol. 2, IMUL"),
+                &inputs,
+                Reports::default(),
+                |a| a.db(&code),
+                rule,
+            )?;
             let code = sized(*size, [&[], &[0x6b, 0xc1, 0x85]]);
             let name = format!("IMUL by -123, {} bits", size.0);
             let rule = |i: &Input| product(*size, i.rax, size.signed(i.rcx) * -123);
-            compute(a, (&name, "SDM vol. 2, IMUL"), &inputs, Reports::default(), |a| a.db(&code), rule)?;
+            compute(
+                a,
+                (&name, "SDM vol. 2, IMUL"),
+                &inputs,
+                Reports::default(),
+                |a| a.db(&code),
+                rule,
+            )?;
         }
         let inputs = dividends();
         for size in SIZES {
@@ -46,7 +67,14 @@ pub(in crate::conformance) fn rom() -> Emit<Rom> {
                 let name = format!("{name}, {} bits", size.0);
                 let reports = Reports { rdx: true, outcome: true, ..Reports::default() };
                 let rule = |i: &Input| divide(size, signed, i);
-                compute(a, (&name, "SDM vol. 2, DIV, IDIV"), &inputs, reports, |a| a.db(&code), rule)?;
+                compute(
+                    a,
+                    (&name, "SDM vol. 2, DIV, IDIV"),
+                    &inputs,
+                    reports,
+                    |a| a.db(&code),
+                    rule,
+                )?;
             }
         }
         a.need(&[BMI2]);
@@ -75,8 +103,7 @@ fn multiply(size: Size, signed: bool, i: &Input) -> Output {
         (u128::from(size.cut(i.rax)) * u128::from(size.cut(i.rcx))) as i128
     };
     let [low, high] = [product as u64, (product as u128 >> bits) as u64];
-    let counts =
-        if signed { product != size.signed(low) } else { size.cut(high) != 0 };
+    let counts = if signed { product != size.signed(low) } else { size.cut(high) != 0 };
     let [rax, rdx] = double(size, i, low, high);
     Output {
         rax: Some(rax),

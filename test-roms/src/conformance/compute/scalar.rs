@@ -103,15 +103,18 @@ fn rom(name: &'static str, about: &'static str, format: Format, values: [u64; 19
             operate(a, &format!("{op:?}{suffix}"), format, op, &inputs, &code)?;
         }
         a.need(&[AVX]);
-        emit!(a;
-            mov(rax, cr4);
-            bts(eax, 18);
-            mov(cr4, rax);
-            xor(ecx, ecx);
-            xor(edx, edx);
-            mov(eax, 7u32);
-            xsetbv();
-        );
+        a.attempt(|a| {
+            emit!(a;
+                mov(rax, cr4);
+                bts(eax, 18);
+                mov(cr4, rax);
+                xor(ecx, ecx);
+                xor(edx, edx);
+                mov(eax, 7u32);
+                xsetbv();
+            );
+            Ok(())
+        })?;
         for (op, opcode) in &operations[..4] {
             let code = [0xc5, 0xf8 | vex, *opcode, 0xc1];
             operate(a, &format!("V{op:?}{suffix}"), format, *op, &inputs, &code)?;

@@ -295,21 +295,26 @@ fn emit_run(a: &mut Kit<'_, '_>) -> Emit {
 /// Long ones, which an engine may do at once: overlapping copies go byte by byte.
 fn fast(a: &mut Kit<'_, '_>) -> Emit {
     const LENGTH: u32 = 0x2345;
-    a.value("REP MOVSB onto what it reads next repeats the first byte", SOURCE, [0xabab_abab, !0], |a| {
-        emit!(a;
-            mov(edi, SCRATCH + 0x1000);
-            mov(eax, 0x11u32);
-            mov(ecx, LENGTH);
-            db(&[0xf3, 0xaa]);
-            mov(byte_ptr(SCRATCH + 0x1000), 0xab);
-            mov(esi, SCRATCH + 0x1000);
-            mov(edi, SCRATCH + 0x1001);
-            mov(ecx, LENGTH);
-            db(&[0xf3, 0xa4]);
-            mov(eax, dword_ptr(SCRATCH + 0x1000 + LENGTH - 3));
-        );
-        Ok(())
-    })?;
+    a.value(
+        "REP MOVSB onto what it reads next repeats the first byte",
+        SOURCE,
+        [0xabab_abab, !0],
+        |a| {
+            emit!(a;
+                mov(edi, SCRATCH + 0x1000);
+                mov(eax, 0x11u32);
+                mov(ecx, LENGTH);
+                db(&[0xf3, 0xaa]);
+                mov(byte_ptr(SCRATCH + 0x1000), 0xab);
+                mov(esi, SCRATCH + 0x1000);
+                mov(edi, SCRATCH + 0x1001);
+                mov(ecx, LENGTH);
+                db(&[0xf3, 0xa4]);
+                mov(eax, dword_ptr(SCRATCH + 0x1000 + LENGTH - 3));
+            );
+            Ok(())
+        },
+    )?;
     a.value("REP STOSB writes no further than it should", SOURCE, [0x11ab_abab, !0], |a| {
         emit!(a;
             mov(edi, SCRATCH + 0x1000);

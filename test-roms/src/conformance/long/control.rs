@@ -114,10 +114,23 @@ fn registers(a: &mut Kit<'_, '_>) -> Emit {
             }),
         ],
     )?;
-    a.value("CR3 is read without its highest bit", "SDM vol. 2, MOV", [kit::PML4 as u64 | 5, !0], |a| {
-        a.mov(rax, cr3)
+    a.value(
+        "CR3 is read without its highest bit",
+        "SDM vol. 2, MOV",
+        [kit::PML4 as u64 | 5, !0],
+        |a| a.mov(rax, cr3),
+    )?;
+    a.attempt(|a| {
+        emit!(a;
+            mov(rax, cr3);
+            and(rax, !0xfff);
+            mov(cr3, rax);
+            mov(rcx, cr4);
+            btr(rcx, 17);
+            mov(cr4, rcx);
+        );
+        Ok(())
     })?;
-    emit!(a; mov(rax, cr3); and(rax, !0xfff); mov(cr3, rax); mov(rcx, cr4); btr(rcx, 17); mov(cr4, rcx););
     a.need(&[]);
     probes(
         a,

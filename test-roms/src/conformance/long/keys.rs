@@ -3,9 +3,7 @@
 
 use iced_x86::code_asm::*;
 
-use super::kit::{
-    self, About, CASE, CR4_PAE, Kit, PRESENT, SCRATCH, USER_PAGE, WRITABLE,
-};
+use super::kit::{self, About, CASE, CR4_PAE, Kit, PRESENT, SCRATCH, USER_PAGE, WRITABLE};
 use super::{GP, PF, UD};
 use crate::conformance::features::{NX, PKU, SMAP};
 use crate::conformance::script::Case;
@@ -18,7 +16,6 @@ const PAGE: u32 = SCRATCH + 0x3_0000;
 const LINEAR: u32 = 0x4000_0000;
 const DIRECTORY: u32 = TABLE + 0x1000;
 const CR4_PKE: u32 = 1 << 22;
-const CR4_OSXSAVE: i32 = 1 << 18;
 const SOURCE: &str = "SDM vol. 3A 4.6.2, 4.7";
 /// The page's key, and bit 59 of an entry, where it begins.
 const KEY: u32 = 9;
@@ -160,10 +157,13 @@ fn registers(a: &mut Kit<'_, '_>) -> Emit {
         Ok(())
     })?;
     for (name, code) in [
-        ("RDPKRU with ECX 1", (|a: &mut Kit<'_, '_>| {
-            emit!(a; mov(ecx, 1u32); rdpkru(););
-            Ok(())
-        }) as fn(&mut Kit<'_, '_>) -> Emit),
+        (
+            "RDPKRU with ECX 1",
+            (|a: &mut Kit<'_, '_>| {
+                emit!(a; mov(ecx, 1u32); rdpkru(););
+                Ok(())
+            }) as fn(&mut Kit<'_, '_>) -> Emit,
+        ),
         ("WRPKRU with ECX 1", |a| {
             emit!(a; mov(ecx, 1u32); wrpkru(););
             Ok(())

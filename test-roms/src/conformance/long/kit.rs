@@ -22,8 +22,6 @@ pub(in crate::conformance) const POINTERS: u32 = PML5 + 0x2000;
 pub(in crate::conformance) const DIRECTORY: u32 = PML5 + 0x3000;
 /// The directory of the fourth GiB, where the chips are.
 const HIGH_DIRECTORY: u32 = PML5 + 0x4000;
-/// The end of [`SCRATCH`].
-pub(in crate::conformance) const SCRATCH_END: u32 = PML5;
 
 /// How far the copy for level 3 lies from that for level 0, by linear address.
 pub(in crate::conformance) const USER_ALIAS: u32 = 0x20_0000;
@@ -47,6 +45,8 @@ pub(in crate::conformance) const FRAME: u32 = VARIABLES + 0x58;
 pub(in crate::conformance) const FRAME_SS: u32 = VARIABLES + 0x60;
 /// The number of the case of a matrix.
 pub(in crate::conformance) const CASE: u32 = VARIABLES + 0x68;
+/// What [`Kit::value`] reports.
+pub(in crate::conformance) const VALUE: u32 = VARIABLES + 0x70;
 /// For the checks, 128 bytes.
 pub(in crate::conformance) const SPARE: u32 = VARIABLES + 0x80;
 
@@ -116,7 +116,10 @@ pub(in crate::conformance) struct About {
 }
 
 /// Builds a ROM whose checks `write` emits, in 64-bit code at level 0.
-pub(in crate::conformance) fn rom(about: About, write: impl Fn(&mut Kit<'_, '_>) -> Emit) -> Emit<Rom> {
+pub(in crate::conformance) fn rom(
+    about: About,
+    write: impl Fn(&mut Kit<'_, '_>) -> Emit,
+) -> Emit<Rom> {
     let (_, placed, _) = build(&write, None)?;
     let (mut rom, main, checks) = build(&write, Some(&placed))?;
     let main = main.address_of("main");
@@ -190,7 +193,12 @@ pub(in crate::conformance) const fn system_segment(base: u64, limit: u32, access
 }
 
 /// A gate of 16 bytes (SDM vol. 3A, figures 5-9 and 7-8).
-pub(in crate::conformance) const fn gate(selector: u16, offset: u64, access: u8, ist: u8) -> [u64; 2] {
+pub(in crate::conformance) const fn gate(
+    selector: u16,
+    offset: u64,
+    access: u8,
+    ist: u8,
+) -> [u64; 2] {
     let low = (offset & 0xffff)
         | (selector as u64) << 16
         | (ist as u64) << 32
@@ -391,7 +399,7 @@ impl Kit<'_, '_> {
         Ok(())
     }
 
-    /// Executes `code` and reports RAX.
+    /// Executes `code` and reports RAX, or what it raises.
     pub(in crate::conformance) fn value(
         &mut self,
         name: impl Into<String>,
@@ -399,9 +407,26 @@ impl Kit<'_, '_> {
         [expected, mask]: [u64; 2],
         code: impl FnOnce(&mut Self) -> Emit,
     ) -> Emit {
-        code(self)?;
+        self.outcome(code)?;
         self.note(name, source, [expected, mask], Kind::Number);
         emit!(self; call -> "report";);
+        Ok(())
+    }
+
+    /// Executes `code`; RAX is what it leaves there, or what it raises.
+    pub(in crate::conformance) fn outcome(&mut self, code: impl FnOnce(&mut Self) -> Emit) -> Emit {
+        let calm = self.fresh("calm");
+        self.attempt(|a| {
+            code(a)?;
+            a.mov(qword_ptr(VALUE), rax)
+        })?;
+        emit!(self;
+            mov(eax, dword_ptr(OUTCOME));
+            test(eax, eax);
+            jnz -> &calm;
+            mov(rax, qword_ptr(VALUE));
+            at(&calm);
+        );
         Ok(())
     }
 
@@ -504,7 +529,11 @@ impl Kit<'_, '_> {
     }
 
     /// Writes a descriptor or gate of 16 bytes at `address`; changes RAX.
-    pub(in crate::conformance) fn wide_descriptor(&mut self, address: u32, [low, high]: [u64; 2]) -> Emit {
+    pub(in crate::conformance) fn wide_descriptor(
+        &mut self,
+        address: u32,
+        [low, high]: [u64; 2],
+    ) -> Emit {
         emit!(self;
             mov(rax, low);
             mov(qword_ptr(address), rax);

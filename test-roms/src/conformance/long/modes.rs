@@ -3,11 +3,11 @@
 
 use iced_x86::code_asm::*;
 
+use super::GP;
 use super::kit::{
     self, About, CODE0, COMPAT0, CR0_PG, CR4_PAE, DATA0, EFER, Kit, OUTCOME, REAL_DATA, REAL0,
     SCRATCH, SPARE,
 };
-use super::GP;
 use crate::conformance::features::{LA57, PSE};
 use crate::conformance::{NOTHING, Rom, exception};
 use crate::rom::{Emit, ROM_BASE, emit};

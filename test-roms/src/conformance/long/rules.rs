@@ -2,7 +2,9 @@
 
 use iced_x86::code_asm::*;
 
-use super::kit::{self, About, COMPAT0, COMPAT3, DATA0, DATA3, FREE, GDT, IDT, Kit, SCRATCH, SPARE, TSS};
+use super::kit::{
+    self, About, COMPAT0, COMPAT3, DATA0, DATA3, FREE, GDT, IDT, Kit, SCRATCH, SPARE, TSS,
+};
 use super::{GP, SS, UD};
 use crate::conformance::features::{CLFLUSH, CMPXCHG16B, FSGSBASE, LAHF64, SSE};
 use crate::conformance::{NOTHING, Rom, exception};
@@ -299,7 +301,10 @@ fn bases(a: &mut Kit<'_, '_>) -> Emit {
     })?;
     a.need(&[FSGSBASE]);
     a.probe("RDFSBASE without CR4.FSGSBASE", SOURCE, exception(UD, 0), |a| a.rdfsbase(rax))?;
-    emit!(a; mov(rax, cr4); or(eax, CR4_FSGSBASE); mov(cr4, rax););
+    a.attempt(|a| {
+        emit!(a; mov(rax, cr4); or(eax, CR4_FSGSBASE); mov(cr4, rax););
+        Ok(())
+    })?;
     a.value("WRFSBASE and the MSR", SOURCE, [HIGH, u64::MAX], |a| {
         emit!(a; mov(rax, HIGH); wrfsbase(rax););
         read(a, FS_BASE)
@@ -418,20 +423,16 @@ fn widths(a: &mut Kit<'_, '_>) -> Emit {
         ("IMUL EAX, ECX, 2", &[0x6b, 0xc1, 2], 0xffff_fffe),
         ("MOVSX by 8-bit immediate: OR RAX, -1", &[0x48, 0x83, 0xc8, 0xff], ONES),
         ("MOV EAX, imm32", &[0xb8, 1, 2, 3, 0x84], 0x8403_0201),
-        ("MOV RAX, imm32 extends the sign", &[0x48, 0xc7, 0xc0, 1, 2, 3, 0x84], 0xffff_ffff_8403_0201),
+        (
+            "MOV RAX, imm32 extends the sign",
+            &[0x48, 0xc7, 0xc0, 1, 2, 3, 0x84],
+            0xffff_ffff_8403_0201,
+        ),
         ("SETC AL", &[0xf9, 0x0f, 0x92, 0xc0], WORD & !0xff | 1),
         ("SMSW EAX", &[0x31, 0xc0, 0x0f, 0x01, 0xe0, 0x83, 0xe0, 1], 1),
         ("LOOP counts RCX: 2^64-1 goes on", &[0xe2, 0x02, 0x31, 0xc0], WORD),
-        (
-            "LOOP by 67h counts ECX",
-            &[0xb9, 1, 0, 0, 0, 0x67, 0xe2, 0x02, 0x31, 0xc0],
-            0,
-        ),
-        (
-            "JECXZ looks at 32 bits",
-            &[0x48, 0xc1, 0xe1, 32, 0x67, 0xe3, 0x02, 0x31, 0xc0],
-            WORD,
-        ),
+        ("LOOP by 67h counts ECX", &[0xb9, 1, 0, 0, 0, 0x67, 0xe2, 0x02, 0x31, 0xc0], 0),
+        ("JECXZ looks at 32 bits", &[0x48, 0xc1, 0xe1, 32, 0x67, 0xe3, 0x02, 0x31, 0xc0], WORD),
         ("JRCXZ looks at 64 bits", &[0x48, 0xc1, 0xe1, 32, 0xe3, 0x02, 0x31, 0xc0], 0),
     ];
     for &(name, bytes, expected) in list {
@@ -523,10 +524,15 @@ fn decoding(a: &mut Kit<'_, '_>) -> Emit {
         Ok(())
     })?;
     a.need(&[CMPXCHG16B]);
-    a.probe("CMPXCHG16B of a misaligned operand", "SDM vol. 2, CMPXCHG16B", exception(GP, 0), |a| {
-        emit!(a; mov(edi, SCRATCH); cmpxchg16b(xmmword_ptr(rdi + 8)););
-        Ok(())
-    })?;
+    a.probe(
+        "CMPXCHG16B of a misaligned operand",
+        "SDM vol. 2, CMPXCHG16B",
+        exception(GP, 0),
+        |a| {
+            emit!(a; mov(edi, SCRATCH); cmpxchg16b(xmmword_ptr(rdi + 8)););
+            Ok(())
+        },
+    )?;
     a.value("CMPXCHG16B that is equal", "SDM vol. 2, CMPXCHG16B", [0x5_0000_0001, !0], |a| {
         emit!(a;
             mov(edi, SCRATCH);
@@ -582,9 +588,7 @@ fn compatibility(a: &mut Kit<'_, '_>) -> Emit {
             emit!(b; mov(eax, u32::from(FREE)); mov(ds, eax); mov(eax, dword_ptr(0x10)););
             Ok(())
         }),
-        ("PUSH DS, DAA, INC by 40h, PUSHA", LOW, NOTHING, |b| {
-            b.db(&[0x1e, 0x27, 0x40, 0x60])
-        }),
+        ("PUSH DS, DAA, INC by 40h, PUSHA", LOW, NOTHING, |b| b.db(&[0x1e, 0x27, 0x40, 0x60])),
         ("REX is DEC", LOW, NOTHING, |b| b.db(&[0x48, 0x90])),
         ("SYSCALL", USER, exception(UD, 0), |b| b.db(&[0x0f, 0x05])),
         ("SYSRET", LOW, exception(UD, 0), |b| b.db(&[0x0f, 0x07])),

@@ -92,8 +92,7 @@ fn system_calls(a: &mut Kit<'_, '_>) -> Emit {
     let after = a.fresh("behind");
     a.attempt(|a| {
         a.enter_user(IF)?;
-        emit!(a; cld(); stc(); std(); syscall(); at(&after);)
-            ;
+        emit!(a; cld(); stc(); std(); syscall(); at(&after););
         Ok(())
     })?;
     let user = u64::from(a.address_of(&after) + USER_ALIAS);
@@ -103,17 +102,19 @@ fn system_calls(a: &mut Kit<'_, '_>) -> Emit {
     a.value("SYSCALL: R11 is RFLAGS", SOURCE, [old, (DF | CF | IF | FIXED | RF).into()], |a| {
         a.mov(rax, qword_ptr(SPARE + 8))
     })?;
-    a.value("SYSCALL: flags of FMASK are clear", SOURCE, [new, (DF | CF | IF | FIXED).into()], |a| {
-        a.mov(rax, qword_ptr(SPARE + 24))
-    })?;
+    a.value(
+        "SYSCALL: flags of FMASK are clear",
+        SOURCE,
+        [new, (DF | CF | IF | FIXED).into()],
+        |a| a.mov(rax, qword_ptr(SPARE + 24)),
+    )?;
     a.holds("SYSCALL: RSP stays", SOURCE, SPARE + 16, (USER_STACK + USER_ALIAS).into())?;
     a.holds("SYSCALL: CS of STAR", SOURCE, SPARE + 32, CODE0.into())?;
     a.holds("SYSCALL: SS behind CS", SOURCE, SPARE + 40, DATA0.into())?;
     emit!(a; cld(););
-    for (name, code) in [
-        ("SYSCALL", (|a: &mut Kit<'_, '_>| a.syscall()) as Code),
-        ("SYSRET", |a| a.sysretq()),
-    ] {
+    for (name, code) in
+        [("SYSCALL", (|a: &mut Kit<'_, '_>| a.syscall()) as Code), ("SYSRET", |a| a.sysretq())]
+    {
         a.probe(format!("{name} without EFER.SCE"), SOURCE, exception(UD, 0), |a| {
             emit!(a; mov(ecx, kit::EFER); rdmsr(); btr(eax, 0); wrmsr(););
             code(a)
@@ -144,7 +145,11 @@ fn system_returns(a: &mut Kit<'_, '_>) -> Emit {
                 add(rcx, USER_ALIAS as i32);
                 mov(r11d, CF | IF | RF | (1 << 17) | (1 << 3));
             );
-            if wide { a.sysretq()? } else { a.sysret()? }
+            if wide {
+                a.sysretq()?
+            } else {
+                a.sysret()?
+            }
             emit!(a; at(&label); ud2(););
             Ok(())
         })?;
@@ -166,10 +171,9 @@ fn fast_calls(a: &mut Kit<'_, '_>) -> Emit {
     let landing = a.fresh("entered");
     emit_landing(a, &landing)?;
     a.msr(SYSENTER_CS, 0)?;
-    for (name, code) in [
-        ("SYSENTER", (|a: &mut Kit<'_, '_>| a.sysenter()) as Code),
-        ("SYSEXIT", |a| a.sysexitq()),
-    ] {
+    for (name, code) in
+        [("SYSENTER", (|a: &mut Kit<'_, '_>| a.sysenter()) as Code), ("SYSEXIT", |a| a.sysexitq())]
+    {
         a.probe(format!("{name} with a null SYSENTER_CS"), SOURCE, exception(GP, 0), code)?;
     }
     let target = a.address_of(&landing);
@@ -182,9 +186,7 @@ fn fast_calls(a: &mut Kit<'_, '_>) -> Emit {
             a.enter_user(IF)?;
             a.sysenter()
         }),
-        ("compatibility mode", |a| {
-            a.compatible([COMPAT3, DATA3], |b| b.db(&[0x0f, 0x34]))
-        }),
+        ("compatibility mode", |a| a.compatible([COMPAT3, DATA3], |b| b.db(&[0x0f, 0x34]))),
     ];
     for (name, code) in from {
         a.attempt(code)?;
@@ -209,11 +211,16 @@ fn fast_calls(a: &mut Kit<'_, '_>) -> Emit {
         Ok(())
     })?;
     // CS of the MSR, 16 or 32 further, with RPL 3.
-    for (name, wide, [code, stack]) in [("64", true, [0x2b_u64, 0x33]), ("32", false, [0x1b, 0x23])] {
+    for (name, wide, [code, stack]) in [("64", true, [0x2b_u64, 0x33]), ("32", false, [0x1b, 0x23])]
+    {
         let label = a.fresh("left");
         a.attempt(|a| {
             emit!(a; lea(rdx) -> &label; add(rdx, USER_ALIAS as i32); mov(ecx, 0x1234););
-            if wide { a.sysexitq()? } else { a.sysexit()? }
+            if wide {
+                a.sysexitq()?
+            } else {
+                a.sysexit()?
+            }
             emit!(a; at(&label); ud2(););
             Ok(())
         })?;
@@ -397,12 +404,18 @@ fn far_jumps(a: &mut Kit<'_, '_>) -> Emit {
         a.bits(32, |b| b.db(&[0x31, 0xc0, 0x48, 0x0f, 0x0b]))
     })?;
     let compatible = [COMPAT0.into(), 0xffff];
-    a.value("RETFQ to compatibility mode: CS", SOURCE, compatible, |a| a.mov(rax, qword_ptr(RAISED_CS)))
+    a.value("RETFQ to compatibility mode: CS", SOURCE, compatible, |a| {
+        a.mov(rax, qword_ptr(RAISED_CS))
+    })
 }
 
 /// Executes `code` with far pointers to what comes behind it: m16:64 at [`SPARE`], m16:32 at
 /// [`NARROW`].
-fn with_pointers(a: &mut Kit<'_, '_>, selector: u16, code: impl FnOnce(&mut Kit<'_, '_>) -> Emit) -> Emit {
+fn with_pointers(
+    a: &mut Kit<'_, '_>,
+    selector: u16,
+    code: impl FnOnce(&mut Kit<'_, '_>) -> Emit,
+) -> Emit {
     let label = a.fresh("far");
     emit!(a;
         lea(rcx) -> &label;
@@ -436,8 +449,16 @@ fn call_gates(a: &mut Kit<'_, '_>) -> Emit {
         ("to code with L and D", kit::gate(BOTH, target, CALL_GATE, 0), gp(BOTH)),
         ("to null", kit::gate(0, target, CALL_GATE, 0), exception(GP, 0)),
         ("beyond the GDT", kit::gate(BEYOND, target, CALL_GATE, 0), gp(BEYOND)),
-        ("to what is not present", kit::gate(ABSENT, target, CALL_GATE, 0), exception(NP, ABSENT.into())),
-        ("that is not present", kit::gate(CODE0, target, CALL_GATE & !0x80, 0), exception(NP, GATE.into())),
+        (
+            "to what is not present",
+            kit::gate(ABSENT, target, CALL_GATE, 0),
+            exception(NP, ABSENT.into()),
+        ),
+        (
+            "that is not present",
+            kit::gate(CODE0, target, CALL_GATE & !0x80, 0),
+            exception(NP, GATE.into()),
+        ),
         ("with a type in its upper half", [good[0], good[1] | 0xc << 40], gp(GATE)),
         ("of 16 bits", kit::gate(CODE0, target, 0xe4, 0), gp(GATE)),
         ("that is a task gate", kit::gate(TASK, target, 0xe5, 0), gp(GATE)),
@@ -518,7 +539,9 @@ fn interrupt_gates(a: &mut Kit<'_, '_>) -> Emit {
         ("to a non-canonical address", kit::gate(CODE0, HOLE, 0xee, 0), exception(GP, 0)),
     ] {
         a.wide_descriptor(AT, gate)?;
-        a.probe(format!("INT through a gate {name}"), SOURCE, expected, |a| a.int(i32::from(VECTOR)))?;
+        a.probe(format!("INT through a gate {name}"), SOURCE, expected, |a| {
+            a.int(i32::from(VECTOR))
+        })?;
     }
     a.wide_descriptor(AT, kit::gate(CODE0, 0, 0x8e, 0))?;
     a.probe("INT at level 3 through a gate of level 0", SOURCE, exception(GP, NAMES), |a| {
@@ -534,7 +557,12 @@ fn interrupt_gates(a: &mut Kit<'_, '_>) -> Emit {
         let frame = u64::from((kit::STACK - misaligned) & !15) - 40;
         a.holds(format!("a frame from a stack at -{misaligned}"), SOURCE, kit::FRAME, frame)?;
         let stack = u64::from(kit::STACK - misaligned);
-        a.holds(format!("RSP in a frame from a stack at -{misaligned}"), SOURCE, RAISED_RSP, stack)?;
+        a.holds(
+            format!("RSP in a frame from a stack at -{misaligned}"),
+            SOURCE,
+            RAISED_RSP,
+            stack,
+        )?;
     }
     a.holds("SS stays where the level does", SOURCE, kit::FRAME_SS, DATA0.into())?;
     a.attempt(|a| {
@@ -572,10 +600,26 @@ fn tasks(a: &mut Kit<'_, '_>) -> Emit {
     let at = GDT + u32::from(GATE);
     for (name, [low, high], expected) in [
         ("an available task", kit::system_segment(TSS.into(), 0x67, TSS64), NOTHING),
-        ("a busy task", kit::system_segment(TSS.into(), 0x67, TSS64 | 2), exception(GP, GATE.into())),
-        ("a task of 16 bits", kit::system_segment(TSS.into(), 0x67, 0x81), exception(GP, GATE.into())),
-        ("a task that is not present", kit::system_segment(TSS.into(), 0x67, 9), exception(NP, GATE.into())),
-        ("a task with a type in its upper half", [segment(TSS, 0x67, TSS64, 0), 1 << 40], exception(GP, GATE.into())),
+        (
+            "a busy task",
+            kit::system_segment(TSS.into(), 0x67, TSS64 | 2),
+            exception(GP, GATE.into()),
+        ),
+        (
+            "a task of 16 bits",
+            kit::system_segment(TSS.into(), 0x67, 0x81),
+            exception(GP, GATE.into()),
+        ),
+        (
+            "a task that is not present",
+            kit::system_segment(TSS.into(), 0x67, 9),
+            exception(NP, GATE.into()),
+        ),
+        (
+            "a task with a type in its upper half",
+            [segment(TSS, 0x67, TSS64, 0), 1 << 40],
+            exception(GP, GATE.into()),
+        ),
     ] {
         a.wide_descriptor(at, [low, high])?;
         a.probe(format!("LTR of {name}"), SOURCE, expected, |a| {
@@ -607,15 +651,20 @@ fn tasks(a: &mut Kit<'_, '_>) -> Emit {
         Ok(())
     })?;
     // A stack for level 0 that is not canonical.
-    a.probe("a task whose RSP0 is not canonical", "SDM vol. 3A 7.14.2; table 7-1", exception(8, 0), |a| {
-        emit!(a;
-            mov(rax, HOLE);
-            mov(qword_ptr(TSS + 4), rax);
-            mov(byte_ptr(IDT + 16 * 8 + 4), 1);
-        );
-        a.enter_user(0)?;
-        a.ud2()
-    })?;
+    a.probe(
+        "a task whose RSP0 is not canonical",
+        "SDM vol. 3A 7.14.2; table 7-1",
+        exception(8, 0),
+        |a| {
+            emit!(a;
+                mov(rax, HOLE);
+                mov(qword_ptr(TSS + 4), rax);
+                mov(byte_ptr(IDT + 16 * 8 + 4), 1);
+            );
+            a.enter_user(0)?;
+            a.ud2()
+        },
+    )?;
     emit!(a; mov(eax, INNER_STACK); mov(qword_ptr(TSS + 4), rax); mov(byte_ptr(IDT + 16 * 8 + 4), 0););
     a.value("VM is no flag that POPF sets", SOURCE, [0, 1 << 17], |a| {
         emit!(a; pushfq(); or(dword_ptr(rsp), 1 << 17); popfq(); pushfq(); pop(rax););
