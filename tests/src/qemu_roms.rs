@@ -68,8 +68,8 @@ fn run_rom(rom: &Rom) -> Result<(Suite, Vec<String>)> {
         .zip(&counts)
         .filter(|(known, count)| known.count != **count)
         .map(|(known, count)| {
-            let Known { rom, part, count: named, .. } = known;
-            format!("{rom}: {part:?} is known to differ {named} times, and does {count} times")
+            let Known { rom, part, count: named, reason } = known;
+            format!("{rom}: {part:?} differs {count} times, not {named} ({reason})")
         })
         .collect();
     let mut suite = Suite::new(rom.name, "QEMU");

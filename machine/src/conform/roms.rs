@@ -34,7 +34,10 @@ pub fn run(rom: &Rom, settings: &Settings) -> Result<Suite> {
 /// The first of `needs` that the processor does not show.
 fn lacks<'f>(cpu: &CpuModel, needs: &'f [Feature]) -> Option<&'f Feature> {
     needs.iter().find(|feature| {
+        const EXTENDED: u32 = 0x8000_0000;
         let (leaf, subleaf) = feature.leaf;
+        // Leaves beyond the last show what others do.
+        let last = cpu.leaf(leaf & EXTENDED, 0, 0, 1).eax;
         let shown = cpu.leaf(leaf, subleaf, 0, 1);
         let register = match feature.register {
             Register::Eax => shown.eax,
@@ -42,7 +45,7 @@ fn lacks<'f>(cpu: &CpuModel, needs: &'f [Feature]) -> Option<&'f Feature> {
             Register::Ecx => shown.ecx,
             Register::Edx => shown.edx,
         };
-        register >> feature.bit & 1 == 0
+        leaf > last || register >> feature.bit & 1 == 0
     })
 }
 

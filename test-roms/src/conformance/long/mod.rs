@@ -1,6 +1,8 @@
 //! ROMs about long mode; `kit` is the ground that they stand on.
 
+mod calls;
 pub(super) mod control;
+mod decoding;
 pub(super) mod keys;
 pub(in crate::conformance) mod kit;
 pub(super) mod modes;

@@ -8,7 +8,7 @@ use super::kit::{
     self, About, CODE0, COMPAT0, CR0_PG, CR4_PAE, DATA0, EFER, Kit, OUTCOME, REAL_DATA, REAL0,
     SCRATCH, SPARE,
 };
-use crate::conformance::features::{LA57, PSE};
+use crate::conformance::features::{LA57, PSE, PSE36};
 use crate::conformance::{NOTHING, Rom, exception};
 use crate::rom::{Emit, ROM_BASE, emit};
 
@@ -22,6 +22,8 @@ const CR4_PSE: u32 = 1 << 4;
 /// Tables for paging without long mode: a directory of 4 MiB pages, pointers of PAE.
 const LEGACY_DIRECTORY: u32 = SCRATCH + 0x1000;
 const PAE_POINTERS: u32 = SCRATCH + 0x2000;
+/// The second page of 4 MiB.
+const SECOND_PAGE: u32 = 0x40_0000;
 /// What every mode reads.
 const FLAT_READ: u32 = SCRATCH + 0x100;
 
@@ -52,6 +54,9 @@ fn round(a: &mut Kit<'_, '_>) -> Emit {
     emit!(a;
         mov(dword_ptr(FLAT_READ), 0x600d);
         mov(dword_ptr(LEGACY_DIRECTORY), kit::LARGE | kit::WRITABLE | kit::PRESENT);
+        // With bit 13, the second page lies behind 4 GiB, and not where RAM has this.
+        mov(dword_ptr(LEGACY_DIRECTORY + 4), 1 << 13 | kit::LARGE | kit::WRITABLE | kit::PRESENT);
+        mov(dword_ptr(SECOND_PAGE), 0x600d);
         mov(dword_ptr(PAE_POINTERS), kit::DIRECTORY | kit::PRESENT);
         push(i32::from(COMPAT0));
         lea(rax) -> &labels[0];
@@ -80,6 +85,12 @@ fn round(a: &mut Kit<'_, '_>) -> Emit {
         emit!(b; mov(eax, cr4); and(eax, !CR4_PAE); or(eax, CR4_PSE); mov(cr4, eax););
         emit!(b; mov(eax, LEGACY_DIRECTORY); mov(cr3, eax); mov(eax, cr0); bts(eax, 31); mov(cr0, eax););
         emit!(b; mov(eax, dword_ptr(FLAT_READ)); mov(dword_ptr(SPARE + 16), eax););
+        emit!(b;
+            xor(ecx, ecx);
+            cmp(dword_ptr(SECOND_PAGE), 0x600d);
+            setz(cl);
+            mov(dword_ptr(SPARE + 36), ecx);
+        );
         emit!(b; mov(eax, cr0); btr(eax, 31); mov(cr0, eax););
         far_jump(b, REAL0, flat16.wrapping_sub(ROM_BASE))
     })?;
@@ -139,6 +150,11 @@ fn round(a: &mut Kit<'_, '_>) -> Emit {
             a.mov(eax, dword_ptr(SPARE + 4 * slot))
         })?;
     }
+    a.need(&[PSE36]);
+    a.value("a page of 4 MiB behind 4 GiB is not RAM", SOURCE, [0, u64::MAX], |a| {
+        a.mov(eax, dword_ptr(SPARE + 36))
+    })?;
+    a.need(&[]);
     a.value("64-bit registers in long mode again", SOURCE, [1 << 40, !0], |a| {
         emit!(a; mov(eax, 1u32); shl(rax, 40););
         Ok(())
