@@ -3,7 +3,7 @@
 use iced_x86::code_asm::*;
 
 use super::kit::{
-    self, About, COMPAT0, COMPAT3, DATA0, DATA3, FREE, GDT, IDT, Kit, SCRATCH, SPARE, TSS,
+    self, About, COMPAT0, COMPAT3, DATA0, DATA3, FREE, IDT, Kit, SCRATCH, SPARE, TSS,
 };
 use super::{GP, SS, UD, decoding};
 use crate::conformance::features::{CLFLUSH, FSGSBASE, SSE};
