@@ -43,7 +43,7 @@ pub(super) fn rom() -> Emit<Rom> {
     let about = About {
         name: "timing",
         about: "rates of PIT, RTC, local APIC timer and TSC against each other, by 8259 and IOAPIC",
-        needs: &[APIC],
+        needs: &[APIC, ARAT, INVARIANT_TSC, TSC_DEADLINE, X2APIC],
         five_levels: false,
     };
     kit::rom(about, |a| {
@@ -270,7 +270,6 @@ fn counters(a: &mut Kit<'_, '_>) -> Emit {
         apic(a, BY_32, WINDOW, SECOND)?;
         ratio(a)
     })?;
-    a.need(&[INVARIANT_TSC]);
     between(a, "TSC: a time by its half, in thousandths", [1980, 2000, 2020], |a| {
         for (counts, to) in [(WINDOW, FIRST), (WINDOW / 2, SECOND)] {
             emit!(a; rdtsc(); shl(rdx, 32); or(rax, rdx); mov(rdi, rax););
@@ -279,7 +278,6 @@ fn counters(a: &mut Kit<'_, '_>) -> Emit {
         }
         ratio(a)
     })?;
-    a.need(&[]);
     Ok(())
 }
 
@@ -309,7 +307,6 @@ fn by_apics(a: &mut Kit<'_, '_>) -> Emit {
         emit!(a; mov(dword_ptr(r9), PIN); mov(dword_ptr(r9 + 0x10), MASKED););
         Ok(())
     })?;
-    a.need(&[ARAT]);
     between(a, "local APIC timer: periodic, a twentieth of the time", [19, 20, 21], |a| {
         emit!(a;
             mov(dword_ptr(r8 + DIVIDE), BY_16);
@@ -330,7 +327,6 @@ fn by_apics(a: &mut Kit<'_, '_>) -> Emit {
         emit!(a; mov(dword_ptr(r8 + LVT_TIMER), MASKED););
         Ok(())
     })?;
-    a.need(&[]);
     Ok(())
 }
 
@@ -339,7 +335,6 @@ fn by_apics(a: &mut Kit<'_, '_>) -> Emit {
 fn deadline(a: &mut Kit<'_, '_>) -> Emit {
     const IA32_TSC_DEADLINE: u32 = 0x6e0;
     const IA32_APIC_BASE: u32 = 0x1b;
-    a.need(&[TSC_DEADLINE]);
     let armed = |a: &mut Kit<'_, '_>| -> Emit {
         // MFENCE between the LVT and the MSR, as the manual wants.
         emit!(a;
@@ -389,7 +384,6 @@ fn deadline(a: &mut Kit<'_, '_>) -> Emit {
         );
         Ok(())
     })?;
-    a.need(&[X2APIC]);
     a.value("x2APIC: the spurious vector's register is an MSR", SOURCE, [0x1ff, u64::MAX], |a| {
         emit!(a;
             mov(ecx, IA32_APIC_BASE);
@@ -415,6 +409,5 @@ fn deadline(a: &mut Kit<'_, '_>) -> Emit {
             a.mov(eax, dword_ptr(kit::OUTCOME))
         },
     )?;
-    a.need(&[]);
     Ok(())
 }
