@@ -56,7 +56,8 @@ pub fn decode<B: VectorBackend>(
     let mut ops = Vec::with_capacity(8);
     let (mut bytes, mut last, mut jumps, mut checks) = (0, 0, false, false);
     while ops.len() < max_ops.min(MAX_OPS) {
-        let instruction = decoder.decode();
+        let mut instruction = decoder.decode();
+        drop_ignored_prefix(&mut instruction, mode);
         // iced calls what does not fit in 15 bytes invalid; it is not #UD but #GP, which is for
         // the fetch to raise.
         let too_long = instruction.is_invalid() && instruction.len() >= MAX_INSN_BYTES;
@@ -87,6 +88,16 @@ pub fn decode<B: VectorBackend>(
         place: None,
         links: [Jump::NONE; 2],
     })
+}
+
+/// 64-bit mode ignores the prefixes of all segments but FS and GS, whose place iced lets them take
+/// (SDM vol. 2, 2.1.1): whether a fault is #SS or #GP is for the registers of the address to say.
+fn drop_ignored_prefix(i: &mut Instruction, mode: Mode) {
+    let ignored =
+        matches!(i.segment_prefix(), Register::ES | Register::CS | Register::SS | Register::DS);
+    if ignored && mode.has(Mode::CODE64) {
+        i.set_segment_prefix(Register::None);
+    }
 }
 
 /// The width with `n` bytes, 8 for what is larger than an integer.

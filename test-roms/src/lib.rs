@@ -7,13 +7,11 @@
 
 pub mod conformance;
 mod default_guest;
-mod extensions;
 pub mod nanobench;
 pub mod rom;
 mod small;
 
 pub use default_guest::default_guest;
-pub use extensions::{extension_name, extensions_rom};
 pub use small::{
     exit_rom, halt_forever_rom, hello_rom, reset_loop_rom, short_sleeps_rom, spin_rom,
     triple_fault_rom,

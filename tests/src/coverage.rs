@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use brolga_cpu::cpuid::CpuModel;
+use brolga_test_roms::conformance::{self, Feature, Register as Shown};
 
 use crate::oracle::families;
 
@@ -48,7 +49,7 @@ use Judge::{Oracle, Unit};
 /// What in a whole guest uses it, besides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guest {
-    /// Our own ROMs: the embedded guest, and `extensions_rom`.
+    /// Our own ROMs: the embedded guest, and those of `brolga conform`.
     Rom,
     /// Debian's kernels and what they start (`tests/boot.rs`).
     Linux,
@@ -282,11 +283,32 @@ fn shown(word: Word) -> u32 {
     }
 }
 
-/// What is wrong with the table: bits without a row, rows without a bit, and tests that do not exist.
-/// `root` is the repository.
+/// The ROMs of ours that check the feature of a bit: those that need it, as a whole or for a check.
+pub fn roms_of(roms: &[conformance::Rom], word: Word, bit: u32) -> Vec<&'static str> {
+    let is_it = |feature: &Feature| {
+        let register = match feature.register {
+            Shown::Eax => Eax,
+            Shown::Ebx => Ebx,
+            Shown::Ecx => Ecx,
+            Shown::Edx => Edx,
+        };
+        Word(feature.leaf.0, feature.leaf.1, register) == word && feature.bit == bit
+    };
+    let checks = |rom: &&conformance::Rom| {
+        let mut needs = rom.checks.iter().flat_map(|check| &check.needs);
+        rom.needs.iter().any(is_it) || needs.any(is_it)
+    };
+    roms.iter().filter(checks).map(|rom| rom.name).collect()
+}
+
+/// What is wrong with the table: bits without a row, rows without a bit, tests that do not exist, and
+/// features that no ROM of ours checks. `root` is the repository.
 pub fn faults(root: &Path) -> Vec<String> {
     let mut faults = Vec::new();
+    let roms = conformance::all();
     for word in WORDS {
+        let unchecked = rows(word).iter().filter(|row| roms_of(&roms, word, row.0).is_empty());
+        faults.extend(unchecked.map(|row| format!("{}: no ROM checks it", row.1)));
         let listed = rows(word).iter().fold(0, |bits, (bit, ..)| bits | 1u32 << bit);
         let missing = shown(word) & !listed;
         let gone = listed & !shown(word);
@@ -326,6 +348,14 @@ pub fn without_guest() -> Vec<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn roms_are_found_by_what_they_need() {
+        let roms = conformance::all();
+        assert_eq!(roms_of(&roms, Word(7, 0, Ecx), 3), ["protection-keys"]);
+        assert!(roms_of(&roms, Word(1, 0, Ecx), 28).contains(&"sse-double"), "AVX");
+        assert!(roms_of(&roms, Word(1, 0, Ecx), 2).is_empty(), "a bit that is not shown");
+    }
 
     #[test]
     fn every_feature_of_max_has_its_tests() {

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use brolga_test_roms::{
-    exit_rom, extension_name, extensions_rom, halt_forever_rom, hello_rom, reset_loop_rom,
-    short_sleeps_rom, spin_rom, triple_fault_rom,
+    exit_rom, halt_forever_rom, hello_rom, reset_loop_rom, short_sleeps_rom, spin_rom,
+    triple_fault_rom,
 };
 use brolga_tests::process::{self, Finished};
 use brolga_tests::state::State;
@@ -24,7 +24,6 @@ fn main() {
         trial("halt_with_interrupts_off", || ends(halt_forever_rom(), &[], exit::HALTED)),
         trial("reset_loop", || ends(reset_loop_rom(), &[], exit::RESET_LOOP)),
         trial("short_sleeps_end", short_sleeps_end),
-        trial("extensions_compute", extensions_compute),
         trial("instruction_limit", instruction_limit),
         trial("timeout", timeout),
         trial("stop_on_serial", || {
@@ -69,18 +68,6 @@ fn exit_port_value_is_the_status() -> Result<()> {
 
 fn large_exit_port_values_are_one_status() -> Result<()> {
     [64, 65, 255].into_iter().try_for_each(|code| ends(exit_rom(code), &[], exit::EXIT_PORT_MAX))
-}
-
-/// Each engine, the translator with everything translated.
-fn extensions_compute() -> Result<()> {
-    let engines: [&[&str]; 2] =
-        [&["--accel", "interp"], &["--accel", "jit", "--jit-threshold", "1"]];
-    for arguments in engines {
-        let finished = run(extensions_rom(), arguments)?;
-        let wrong = extension_name(finished.code()?);
-        ensure!(finished.code()? == 0, "{wrong:?} is wrong with {arguments:?}: {finished:?}");
-    }
-    Ok(())
 }
 
 fn instruction_limit() -> Result<()> {

@@ -270,7 +270,8 @@ pub(super) fn return_stack(core: &mut Core, cs: &Segment, selector: u16) -> Resu
     let level = rpl(cs.selector);
     let to64 = core.vcpu.long_mode() && cs.has(attr::L);
     if is_null(selector) {
-        core.require(to64 && level != 3, Exception::gp("return to a null stack selector"))?;
+        let ok = to64 && level != 3 && rpl(selector) == level;
+        core.require(ok, Exception::gp("return to a null stack selector"))?;
         return Ok(null_segment(selector, level));
     }
     stack_segment(core, selector, level, vector::GP)

@@ -265,6 +265,10 @@ pub(super) struct ConformArguments {
     #[arg(value_name = "FILE")]
     pub(super) files: Vec<PathBuf>,
 
+    /// Run the built-in ROMs and what is named on all engines, and print docs/conformance.md
+    #[arg(long, conflicts_with_all = ["accel", "jit_threshold", "json", "junit", "markdown"])]
+    pub(super) page: bool,
+
     /// List the built-in ROMs and the presets
     #[arg(long)]
     pub(super) list: bool,

@@ -13,7 +13,7 @@ use super::progress::Progress;
 use super::{cpu_model, refuse};
 use crate::accel::{AccelKind, EngineSpec};
 use crate::conform::reporting::{PRESETS, Reporting};
-use crate::conform::{self, Report, Settings, input, print};
+use crate::conform::{self, Input, Report, Settings, input, page, print};
 use crate::exit::{HOST_ERROR, USER_ERROR};
 
 /// The status of tests of which some failed.
@@ -24,19 +24,20 @@ pub(super) fn main(arguments: &ConformArguments) -> ExitCode {
     if arguments.list {
         return list();
     }
-    let report = match run(arguments) {
-        Ok(report) => report,
+    let reports = match if arguments.page { run_page(arguments) } else { run(arguments) } {
+        Ok(reports) => reports,
         Err(error) => return refuse(&format!("{error:#}")),
     };
-    for line in &report.unusable {
+    for line in reports.iter().flat_map(|report| &report.unusable) {
         refuse(line);
     }
-    if let Err(error) = tell(arguments, &report) {
+    if let Err(error) = tell(arguments, &reports) {
         eprintln!("brolga: {error:#}");
         return ExitCode::from(HOST_ERROR);
     }
-    let [_, failed, _] = report.totals();
-    match (report.unusable.is_empty(), failed) {
+    let usable = reports.iter().all(|report| report.unusable.is_empty());
+    let failed: u64 = reports.iter().map(|report| report.totals()[1]).sum();
+    match (usable, failed) {
         (false, _) => ExitCode::from(USER_ERROR),
         (true, 0) => ExitCode::SUCCESS,
         (true, _) => ExitCode::from(FAILED),
@@ -58,12 +59,33 @@ fn list() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn run(arguments: &ConformArguments) -> Result<Report> {
+/// What is named, on the engine that is.
+fn run(arguments: &ConformArguments) -> Result<Vec<Report>> {
     let kvm = arguments.accel == Some(AccelKind::Kvm);
     ensure!(!kvm, "conform counts instructions, which --accel kvm cannot");
     let inputs = input::find(&arguments.files, &reporting(arguments)?)?;
+    Ok(vec![run_on(engine(arguments), &inputs, arguments)?])
+}
+
+/// The ROMs, then each thing that is named, on every engine.
+fn run_page(arguments: &ConformArguments) -> Result<Vec<Report>> {
+    let reporting = reporting(arguments)?;
+    let mut parts = vec![input::find(&[], &reporting)?];
+    for file in &arguments.files {
+        parts.push(input::find(std::slice::from_ref(file), &reporting)?);
+    }
+    let mut reports = Vec::new();
+    for inputs in &parts {
+        for engine in page::engines() {
+            reports.push(run_on(engine, inputs, arguments)?);
+        }
+    }
+    Ok(reports)
+}
+
+fn run_on(engine: EngineSpec, inputs: &[Input], arguments: &ConformArguments) -> Result<Report> {
     let settings = Settings {
-        engine: engine(arguments),
+        engine,
         cpu: cpu_model(arguments.cpu.as_deref())?,
         memory: arguments.memory,
         timeout: arguments.timeout,
@@ -76,7 +98,7 @@ fn run(arguments: &ConformArguments) -> Result<Report> {
     let progress = Progress::new();
     let of = inputs.len();
     let show = |done| progress.show(|| format!("{done} of {of} done"));
-    let report = conform::run(&inputs, &settings, jobs, show);
+    let report = conform::run(inputs, &settings, jobs, show);
     progress.clear();
     Ok(report)
 }
@@ -106,17 +128,22 @@ fn reporting(arguments: &ConformArguments) -> Result<Reporting> {
     Ok(said.or(preset))
 }
 
-fn tell(arguments: &ConformArguments, report: &Report) -> Result<()> {
-    if let Some(path) = &arguments.junit {
-        write(path, &print::junit(report))?;
+fn tell(arguments: &ConformArguments, reports: &[Report]) -> Result<()> {
+    let mut text = if arguments.page { page::HEAD.to_owned() } else { String::new() };
+    for report in reports {
+        if let Some(path) = &arguments.junit {
+            write(path, &print::junit(report))?;
+        }
+        text += &if arguments.json {
+            serde_json::to_string_pretty(report)? + "\n"
+        } else if arguments.markdown || arguments.page {
+            print::markdown(report)
+        } else {
+            print::text(report)
+        };
     }
-    let text = if arguments.json {
-        serde_json::to_string_pretty(report)? + "\n"
-    } else if arguments.markdown {
-        print::markdown(report)
-    } else {
-        print::text(report)
-    };
+    // Sections end with an empty line, a page does not.
+    let text = if arguments.page { format!("{}\n", text.trim_end()) } else { text };
     io::stdout().write_all(text.as_bytes()).context("the report cannot be written")
 }
 

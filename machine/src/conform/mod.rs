@@ -4,11 +4,13 @@
 //! - [`moo`], [`undefined`], [`vectors`]: what real processors have made of single instructions.
 //! - [`guest`], [`lines`], [`roms`]: tests that are guests, and what they say.
 //! - [`pool`], [`print`]: many at once, and the result as text, JSON, JUnit XML and Markdown.
+//! - [`page`] makes docs/conformance.md.
 
 pub mod guest;
 pub mod input;
 pub mod lines;
 pub mod moo;
+pub mod page;
 pub mod pool;
 pub mod print;
 pub mod reporting;

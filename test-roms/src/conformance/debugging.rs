@@ -2,6 +2,7 @@
 
 use iced_x86::code_asm::*;
 
+use super::features::DE;
 use super::kit::{self, Kit, RAISED_DR6, RAISED_EFLAGS, SCRATCH};
 use super::{NOTHING, Rom, exception};
 use crate::rom::{Emit, emit};
@@ -30,7 +31,7 @@ const AT: u32 = SCRATCH + 0x200;
 type Code = fn(&mut Kit<'_, '_>) -> Emit;
 
 pub(super) fn rom() -> Emit<Rom> {
-    kit::rom("debugging", "debug registers and single-step", |a| {
+    kit::rom("debugging", "debug registers and single-step", &[DE], |a| {
         single_step(a)?;
         instruction_breakpoints(a)?;
         data_breakpoints(a)?;

@@ -2,6 +2,7 @@
 
 use iced_x86::code_asm::*;
 
+use super::features::{FPU, MSR, SSE2};
 use super::kit::{self, BACK, CODE0, FREE, IDT, Kit, SCRATCH};
 use super::{NOTHING, Rom, exception};
 use crate::rom::tables::{self, DATA, PAGES, SIZE32, table_register};
@@ -39,6 +40,7 @@ pub(super) fn rom() -> Emit<Rom> {
     kit::rom(
         "exceptions",
         "vectors, error codes, return addresses, priorities, double faults",
+        &[FPU, MSR, SSE2],
         |a| {
             emit!(a; mov(eax, cr0); or(eax, 0x20); mov(cr0, eax); fninit(););
             vectors(a)?;

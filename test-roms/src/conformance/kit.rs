@@ -5,7 +5,9 @@ use std::ops::{Deref, DerefMut};
 
 use iced_x86::code_asm::*;
 
-use super::{Check, Kind, NOTHING, REPORT_PORT, Rom, exception};
+use super::features::Feature;
+use super::script::{self, Case, Script};
+use super::{Check, Kind, NOTHING, Rom, exception};
 use crate::rom::tables::{self, CODE, DATA, PAGES, SIZE32, segment, table_register};
 use crate::rom::{Emit, Mode, Placed, ROM_BASE, RomBuilder, Section, emit};
 
@@ -14,9 +16,9 @@ pub(super) const GDT: u32 = 0x1000;
 pub(super) const GDT_SIZE: u32 = 0x400;
 pub(super) const IDT: u32 = 0x2000;
 pub(super) const TSS: u32 = 0x3000;
-const VARIABLES: u32 = 0x4000;
+pub(super) const VARIABLES: u32 = 0x4000;
 /// Ends of stacks: of the checks, of handlers that come from an outer level, of level 3.
-const STACK: u32 = 0x6000;
+pub(super) const STACK: u32 = 0x6000;
 pub(super) const INNER_STACK: u32 = 0x7000;
 pub(super) const USER_STACK: u32 = 0x8000;
 /// Space for the checks themselves, up to 80000h.
@@ -55,7 +57,7 @@ pub(super) const TSS32: u8 = 0x89;
 const INTERRUPT_GATE: u8 = 0x8e;
 
 /// Handlers for all exceptions, interrupts of the 8259s, and [`BACK`].
-const VECTORS: u8 = 0x50;
+pub(super) const VECTORS: u8 = 0x50;
 /// The interrupt with which code of level 3 ends its check.
 pub(super) const BACK: u8 = 0x40;
 /// Vectors with an error code (SDM vol. 3A, table 7-1).
@@ -66,35 +68,29 @@ pub(super) const RECOVER: &str = "recover";
 
 /// A ROM's checks being written.
 pub(super) struct Kit<'s, 'rom> {
-    section: &'s mut Section<'rom>,
-    /// Where labels lie; the code is written twice, and the first time nobody knows.
-    placed: Option<&'s Placed>,
-    checks: Vec<Check>,
-    labels: u32,
+    script: Script<'s, 'rom>,
     /// How far from the code of level 0 that of level 3 lies, by linear address.
     pub(super) user_alias: u32,
 }
 
-/// A case of a matrix: its name, what it should leave in [`OUTCOME`], and which bits of that count.
-pub(super) type Case = (String, u32, u32);
-
-impl<'rom> Deref for Kit<'_, 'rom> {
-    type Target = Section<'rom>;
-    fn deref(&self) -> &Section<'rom> {
-        self.section
+impl<'s, 'rom> Deref for Kit<'s, 'rom> {
+    type Target = Script<'s, 'rom>;
+    fn deref(&self) -> &Self::Target {
+        &self.script
     }
 }
 
 impl DerefMut for Kit<'_, '_> {
     fn deref_mut(&mut self) -> &mut Self::Target {
-        self.section
+        &mut self.script
     }
 }
 
-/// Builds a ROM whose checks `write` emits, in 32-bit code at level 0.
+/// Builds a ROM whose checks `write` emits, in 32-bit code at level 0. All of it needs `needs`.
 pub(super) fn rom(
     name: &'static str,
     about: &'static str,
+    needs: &[Feature],
     write: impl Fn(&mut Kit<'_, '_>) -> Emit,
 ) -> Emit<Rom> {
     let (_, placed, _) = build(&write, None)?;
@@ -102,7 +98,7 @@ pub(super) fn rom(
     let (mut rom, main) = (rom, main.address_of("main"));
     let real = rom.section(Mode::Bits16, 0, |a| enter(a, main))?;
     let image = rom.finish(real.address_of("real") as u16);
-    Ok(Rom { name, about, image, checks })
+    Ok(Rom { name, about, needs: needs.to_vec(), image, checks })
 }
 
 /// Writes handlers and checks, with labels where `placed` says.
@@ -120,10 +116,11 @@ fn build(
     let mut checks = Vec::new();
     let main = rom.section(Mode::Bits32, ROM_BASE, |a| {
         begin(a, ROM_BASE + idt, recover)?;
-        let mut kit = Kit { section: a, placed, checks: Vec::new(), labels: 0, user_alias: 0 };
+        let mut kit = Kit { script: Script::new(a, placed), user_alias: 0 };
         write(&mut kit)?;
-        checks = std::mem::take(&mut kit.checks);
-        end(a)
+        checks = kit.script.into_checks();
+        script::emit_end(a)?;
+        emit_report(a)
     })?;
     Ok((rom, main, checks))
 }
@@ -207,50 +204,20 @@ fn begin(a: &mut Section<'_>, idt: u32, recover: u32) -> Emit {
     Ok(())
 }
 
-fn end(a: &mut Section<'_>) -> Emit {
-    emit!(a;
-        xor(eax, eax);
-        mov(edx, 0xf4);
-        out(dx, eax);
-        at("stop");
-        cli();
-        hlt();
-        jmp -> "stop";
-    );
-    emit_report(a)
-}
-
 /// EAX: a value to report. Changes no other register and no flag.
 fn emit_report(a: &mut Section<'_>) -> Emit {
     emit!(a;
         at("report");
         pushfd();
         pushad();
-        mov(ebx, dword_ptr(INDEX));
-        inc(dword_ptr(INDEX));
-        mov(ecx, ebx);
-        not(ecx);
-        shl(ecx, 16);
-        movzx(ebx, bx);
-        or(ebx, ecx);
-        mov(esi, eax);
-        mov(eax, ebx);
-        mov(edx, u32::from(REPORT_PORT));
-        call -> "report.word";
-        mov(eax, esi);
-        call -> "report.word";
+        xor(ebx, ebx);
+        call -> "report_value";
         popad();
         popfd();
         ret();
-        at(".word");
-        mov(ecx, 4);
-        at(".byte");
-        out(dx, al);
-        shr(eax, 8);
-        loop_ -> ".byte";
-        ret();
+        at("report_value");
     );
-    Ok(())
+    script::emit_report(a, INDEX)
 }
 
 fn stub(vector: u8) -> String {
@@ -302,22 +269,6 @@ fn handlers(a: &mut Section<'_>) -> Emit {
 }
 
 impl Kit<'_, '_> {
-    /// The address of a label, for an operand of 32 bits.
-    pub(super) fn address_of(&self, label: &str) -> u32 {
-        self.placed.map_or(0, |placed| placed.address_of(label))
-    }
-
-    /// A label that nobody else has.
-    pub(super) fn fresh(&mut self, what: &str) -> String {
-        self.labels += 1;
-        format!("{what}_{}", self.labels)
-    }
-
-    /// Adds a check whose value the caller reports.
-    fn note(&mut self, name: String, source: &'static str, expected: u32, mask: u32, kind: Kind) {
-        self.checks.push(Check { name, source, expected, mask, kind });
-    }
-
     /// Executes `code`, whatever it raises, and goes on behind it with flat segments and
     /// [`OUTCOME`] set.
     pub(super) fn attempt(&mut self, code: impl FnOnce(&mut Self) -> Emit) -> Emit {
@@ -352,7 +303,7 @@ impl Kit<'_, '_> {
         code: impl FnOnce(&mut Self) -> Emit,
     ) -> Emit {
         self.attempt(code)?;
-        self.note(name.into(), source, expected, u32::MAX, Kind::Outcome);
+        self.note(name, source, [expected.into(), u64::MAX], Kind::Outcome);
         emit!(self; mov(eax, dword_ptr(OUTCOME)); call -> "report";);
         Ok(())
     }
@@ -366,7 +317,7 @@ impl Kit<'_, '_> {
         code: impl FnOnce(&mut Self) -> Emit,
     ) -> Emit {
         code(self)?;
-        self.note(name.into(), source, expected, mask, Kind::Number);
+        self.note(name, source, [expected, mask].map(u64::from), Kind::Number);
         emit!(self; call -> "report";);
         Ok(())
     }
@@ -395,11 +346,8 @@ impl Kit<'_, '_> {
         code: impl FnOnce(&mut Self) -> Emit,
         after: impl FnOnce(&mut Self) -> Emit,
     ) -> Emit {
-        let first = self.checks.len();
-        for (name, expected, mask) in cases {
-            self.note(name, source, expected, mask, kind);
-        }
-        let (count, again) = (self.checks.len() - first, self.fresh("matrix"));
+        let count = self.note_all(source, kind, cases);
+        let again = self.fresh("matrix");
         emit!(self; mov(dword_ptr(CASE), 0); at(&again););
         self.attempt(code)?;
         after(self)?;
@@ -407,7 +355,7 @@ impl Kit<'_, '_> {
             mov(eax, dword_ptr(OUTCOME));
             call -> "report";
             inc(dword_ptr(CASE));
-            cmp(dword_ptr(CASE), count as u32);
+            cmp(dword_ptr(CASE), count);
             jb -> &again;
         );
         Ok(())

@@ -8,17 +8,23 @@
 //!
 //! `kit` is the ground that they stand on, in 32-bit protected mode.
 
+mod compute;
 mod debugging;
 mod exceptions;
+mod features;
 mod kit;
+mod long;
 mod modifying;
 mod paging;
+mod script;
 mod segments;
 mod shadows;
 mod tasks;
+mod timing;
 mod virtual86;
 
 use crate::rom::Emit;
+pub use features::{Feature, Register};
 
 /// Where values are reported.
 pub const REPORT_PORT: u16 = 0xe9;
@@ -30,6 +36,8 @@ pub struct Rom {
     pub name: &'static str,
     /// What it checks.
     pub about: &'static str,
+    /// What a processor must have for it to run.
+    pub needs: Vec<Feature>,
     /// The image, which ends at 4 GiB.
     pub image: Vec<u8>,
     /// Its checks, in the order of their numbers.
@@ -53,25 +61,27 @@ pub struct Check {
     /// The manual's section that says what is right.
     pub source: &'static str,
     /// The right value, where `mask` has ones.
-    pub expected: u32,
+    pub expected: u64,
     /// The bits that the manual defines.
-    pub mask: u32,
+    pub mask: u64,
     /// What the value means.
     pub kind: Kind,
+    /// What a processor must have, besides what the ROM needs, for the value to mean anything.
+    pub needs: Vec<Feature>,
 }
 
 impl Check {
     /// Whether `value` is right.
-    pub fn accepts(&self, value: u32) -> bool {
+    pub fn accepts(&self, value: u64) -> bool {
         (value ^ self.expected) & self.mask == 0
     }
 
     /// A value for people.
-    pub fn show(&self, value: u32) -> String {
+    pub fn show(&self, value: u64) -> String {
         let value = value & self.mask;
         match self.kind {
             Kind::Number => format!("{value:#x}"),
-            Kind::Outcome => show_outcome(value),
+            Kind::Outcome => show_outcome(value as u32),
         }
     }
 }
@@ -108,14 +118,14 @@ fn show_outcome(value: u32) -> String {
     text
 }
 
-/// A value as it is reported: the check's number and its complement, then the value, 8 bytes in
-/// all, the lowest first.
+/// A value as it is reported: the check's number and its complement, then the value, 12 bytes
+/// in all, the lowest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Report {
     /// The check's number.
     pub check: u16,
     /// The value.
-    pub value: u32,
+    pub value: u64,
 }
 
 impl Report {
@@ -123,12 +133,12 @@ impl Report {
     /// over.
     pub fn read(mut bytes: &[u8]) -> impl Iterator<Item = Self> {
         std::iter::from_fn(move || {
-            while let Some((record, rest)) = bytes.split_first_chunk::<8>() {
+            while let Some((record, rest)) = bytes.split_first_chunk::<12>() {
                 let [a, b, c, d, value @ ..] = *record;
                 let (check, complement) = (u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]));
                 if check == !complement {
                     bytes = rest;
-                    return Some(Self { check, value: u32::from_le_bytes(value) });
+                    return Some(Self { check, value: u64::from_le_bytes(value) });
                 }
                 bytes = &bytes[1..];
             }
@@ -150,6 +160,23 @@ pub fn all() -> Vec<Rom> {
             tasks::rom()?,
             virtual86::rom()?,
             modifying::rom()?,
+            long::rules::rom()?,
+            long::control::rom()?,
+            long::transfers::rom()?,
+            long::modes::rom()?,
+            long::paging::four_levels()?,
+            long::paging::five_levels()?,
+            long::keys::rom()?,
+            timing::rom()?,
+            compute::rules::rom()?,
+            compute::shifts::rom()?,
+            compute::bits::rom()?,
+            compute::muldiv::rom()?,
+            compute::decimal::rom()?,
+            compute::strings::rom()?,
+            compute::extensions::rom()?,
+            compute::scalar::single()?,
+            compute::scalar::double()?,
         ])
     };
     build().expect("the ROMs' instructions are all encodable")
@@ -161,9 +188,9 @@ mod tests {
 
     #[test]
     fn reports_are_found_among_other_bytes() {
-        let bytes = [7, 1, 0, 0xfe, 0xff, 4, 3, 2, 1, 9, 9];
+        let bytes = [7, 1, 0, 0xfe, 0xff, 4, 3, 2, 1, 0, 0, 0, 5, 9, 9];
         let reports: Vec<Report> = Report::read(&bytes).collect();
-        assert_eq!(reports, [Report { check: 1, value: 0x0102_0304 }]);
+        assert_eq!(reports, [Report { check: 1, value: 0x0500_0000_0102_0304 }]);
     }
 
     #[test]

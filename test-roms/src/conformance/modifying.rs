@@ -17,7 +17,7 @@ const RET: u8 = 0xc3;
 const NOP: u8 = 0x90;
 
 pub(super) fn rom() -> Emit<Rom> {
-    kit::rom("modifying", "code that changes itself", |a| {
+    kit::rom("modifying", "code that changes itself", &[], |a| {
         stores(a)?;
         loops(a)?;
         a.value("REP MOVSB over code that has run", SOURCE, [RIGHT, 0xff], |a| {

@@ -4,7 +4,9 @@
 
 use iced_x86::code_asm::*;
 
-use super::kit::{self, CASE, Case, Kit, OUTCOME, SCRATCH};
+use super::features::{Feature, NX, PAE, SMAP, SMEP};
+use super::kit::{self, CASE, Kit, OUTCOME, SCRATCH};
+use super::script::Case;
 use super::{ACCESSED, DIRTY, Kind, NOTHING, Rom, exception};
 use crate::rom::{Emit, ROM_BASE, emit};
 
@@ -162,23 +164,24 @@ impl Setting {
         const PF: u8 = 14;
         let dirty = if self.access() == Access::Write { DIRTY } else { 0 };
         if self.allowed() {
-            (self.name(), NOTHING | ACCESSED | dirty, u32::MAX)
+            (self.name(), (NOTHING | ACCESSED | dirty).into(), u64::MAX)
         } else {
-            (self.name(), exception(PF, self.error_code(nxe)), !ACCESSED)
+            (self.name(), exception(PF, self.error_code(nxe)).into(), !u64::from(ACCESSED))
         }
     }
 }
 
 pub(super) fn legacy() -> Emit<Rom> {
-    rom("paging", "permissions with 4-byte page-table entries", Format::Legacy)
+    rom("paging", "permissions with 4-byte page-table entries", &[SMEP, SMAP], Format::Legacy)
 }
 
 pub(super) fn pae() -> Emit<Rom> {
-    rom("paging-pae", "permissions with 8-byte page-table entries", Format::Pae)
+    const NEEDS: &[Feature] = &[PAE, NX, SMEP, SMAP];
+    rom("paging-pae", "permissions with 8-byte page-table entries", NEEDS, Format::Pae)
 }
 
-fn rom(name: &'static str, about: &'static str, format: Format) -> Emit<Rom> {
-    kit::rom(name, about, |a| {
+fn rom(name: &'static str, about: &'static str, needs: &[Feature], format: Format) -> Emit<Rom> {
+    kit::rom(name, about, needs, |a| {
         emit_tables(a, format)?;
         a.user_alias = USER_ALIAS;
         let cases = (0..format.cases()).map(|n| Setting(n).case(format == Format::Pae));

@@ -3,7 +3,8 @@
 
 use iced_x86::code_asm::*;
 
-use super::kit::{self, CASE, CODE0, Case, FREE, GDT, Kit, OUTCOME, SCRATCH, SPARE};
+use super::kit::{self, CASE, CODE0, FREE, GDT, Kit, OUTCOME, SCRATCH, SPARE};
+use super::script::Case;
 use super::{Kind, NOTHING, Rom, exception};
 use crate::rom::tables::{self, DATA, PAGES, SIZE32};
 use crate::rom::{Emit, emit};
@@ -120,10 +121,12 @@ impl Setting {
 }
 
 pub(super) fn rom() -> Emit<Rom> {
-    kit::rom("segments", "segment registers, far jumps, LAR to VERW, limits and types", |a| {
+    kit::rom("segments", "segment registers, far jumps, LAR to VERW, limits and types", &[], |a| {
         let all = || (0..Setting::CASES).map(Setting);
         let outcomes = |what: &'static str, rule: fn(Setting) -> u32| {
-            all().map(move |setting| -> Case { (setting.name(what), rule(setting), u32::MAX) })
+            all().map(move |setting| -> Case {
+                (setting.name(what), rule(setting).into(), u64::MAX)
+            })
         };
         a.matrix(
             "SDM vol. 2, MOV",
@@ -151,12 +154,9 @@ pub(super) fn rom() -> Emit<Rom> {
         )?;
         // Gates and tasks are jumped to elsewhere.
         let segments = outcomes("JMP to", Setting::jump).zip(all());
-        let segments =
-            segments.map(
-                |(case, setting)| {
-                    if setting.is_segment() { case } else { (case.0, NOTHING, u32::MAX) }
-                },
-            );
+        let segments = segments.map(|(case, setting)| {
+            if setting.is_segment() { case } else { (case.0, NOTHING.into(), u64::MAX) }
+        });
         a.matrix("SDM vol. 2, JMP", Kind::Outcome, segments, |a| at_level(a, jump), |_| Ok(()))?;
         limits(a)?;
         types(a)

@@ -3,6 +3,7 @@
 
 use iced_x86::code_asm::*;
 
+use super::features;
 use super::kit::{self, Kit, SPARE};
 use super::{NOTHING, Rom, exception};
 use crate::rom::{Emit, emit};
@@ -22,7 +23,7 @@ const IF: u32 = 1 << 9;
 type Code = fn(&mut Kit<'_, '_>) -> Emit;
 
 pub(super) fn rom() -> Emit<Rom> {
-    kit::rom("shadows", "where interrupts come, and what holds them off", |a| {
+    kit::rom("shadows", "where interrupts come, and what holds them off", &[features::APIC], |a| {
         // The 8259s have nothing to say.
         emit!(a; outb(0x21, 0xff); outb(0xa1, 0xff); mov(dword_ptr(SPURIOUS), ENABLED););
         let cases: &[(&str, Code, Code)] = &[

@@ -41,7 +41,7 @@ mod field {
 }
 
 pub(super) fn rom() -> Emit<Rom> {
-    kit::rom("tasks", "task switches", |a| {
+    kit::rom("tasks", "task switches", &[], |a| {
         calls(a)?;
         jumps(a)?;
         refused(a)?;

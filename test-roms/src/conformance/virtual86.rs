@@ -3,6 +3,7 @@
 
 use iced_x86::code_asm::*;
 
+use super::features;
 use super::kit::{self, BACK, INNER_STACK, Kit, RAISED_CS, RAISED_EFLAGS, SCRATCH, TSS};
 use super::{NOTHING, Rom, exception};
 use crate::rom::{Emit, emit};
@@ -30,7 +31,7 @@ const GUARDED: &str = "SDM vol. 3B 21.2.7, 21.3";
 const EXTENDED: &str = "SDM vol. 3B 21.3.3, table 21-2, 21.4";
 
 pub(super) fn rom() -> Emit<Rom> {
-    kit::rom("virtual86", "virtual-8086 mode and its extensions", |a| {
+    kit::rom("virtual86", "virtual-8086 mode and its extensions", &[features::VME], |a| {
         // A TSS with room for both maps, all ports forbidden but 80h.
         a.descriptor(kit::TASK, crate::rom::tables::segment(TSS, 0x68 + 32 + 32, kit::TSS32, 0))?;
         emit!(a;

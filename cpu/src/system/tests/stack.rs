@@ -1,5 +1,6 @@
 //! Stack instructions whose operand size is not that of the stack.
 
+use crate::exception::vector;
 use crate::system::testing::*;
 use crate::vcpu::gpr;
 
@@ -28,5 +29,25 @@ fn enter_on_a_16_bit_stack_keeps_the_whole_of_esp() {
         let mask = (1 << (8 * bytes)) - 1;
         assert_eq!(b.get(STACK - bytes as u64, bytes), 0x9_6000 & mask, "the old frame");
         assert_eq!(b.get(STACK - 2 * bytes as u64, bytes), rbp & mask, "the new one");
+    }
+}
+
+/// SDM vol. 2, 2.1.1: 64-bit mode ignores all segment prefixes but FS and GS, so that the base
+/// register alone says whether an address that is not canonical is #SS or #GP.
+#[test]
+fn ignored_segment_prefixes_do_not_say_which_fault_it_is() {
+    const HOLE: u64 = 0x8000_0000_0000;
+    for (code, vector) in [
+        (&[0x8a, 0x45, 0x00][..], vector::SS),
+        (&[0x3e, 0x8a, 0x45, 0x00], vector::SS),
+        (&[0x26, 0x8a, 0x45, 0x00], vector::SS),
+        (&[0x64, 0x8a, 0x45, 0x00], vector::GP),
+        (&[0x36, 0x8a, 0x03], vector::GP),
+    ] {
+        let mut b = Bench::long();
+        b.set(gpr::RBP, HOLE);
+        b.set(gpr::RBX, HOLE);
+        b.step(code);
+        assert_eq!(b.fault(), (vector, Some(0)), "{code:02x?}");
     }
 }

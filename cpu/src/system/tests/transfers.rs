@@ -137,12 +137,14 @@ fn iretq_always_pops_the_stack_and_allows_a_null_ss() {
     assert!(b.quiet());
     assert_eq!((b.ip(), b.reg(gpr::RSP), b.selector(SegReg::Ss)), (ENTRY, 0x5008, 0));
 
-    let mut b = Bench::long();
-    for (i, v) in (0..).zip([ENTRY, CODE3.into(), 2, 0x5008, 3]) {
-        b.put(STACK + 8 * i, 8, v);
+    for (cs, what) in [(CODE3, "null SS for CPL 3"), (CODE0, "null SS whose RPL is not CPL")] {
+        let mut b = Bench::long();
+        for (i, v) in (0..).zip([ENTRY, cs.into(), 2, 0x5008, 3]) {
+            b.put(STACK + 8 * i, 8, v);
+        }
+        b.step(&[0x48, 0xcf]);
+        assert_eq!(b.fault(), (vector::GP, Some(0)), "{what}");
     }
-    b.step(&[0x48, 0xcf]);
-    assert_eq!(b.fault(), (vector::GP, Some(0)), "null SS for CPL 3");
 }
 
 #[test]

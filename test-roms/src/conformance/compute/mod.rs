@@ -1,0 +1,15 @@
+//! ROMs about what instructions compute: results and flags of each group, for edges and all modes of
+//! rounding. What is right is worked out by [`integer`] and [`float`], models of ours from the
+//! manual's definitions that share nothing with the emulator: integers in 128 bits or bit by bit,
+//! floating point with exact integers.
+
+pub(super) mod bits;
+pub(super) mod decimal;
+pub(super) mod extensions;
+mod float;
+mod integer;
+pub(super) mod muldiv;
+pub(super) mod rules;
+pub(super) mod scalar;
+pub(super) mod shifts;
+pub(super) mod strings;

@@ -1,0 +1,130 @@
+//! What checks in all modes have in common: code with labels, and the list of what is checked.
+
+use std::ops::{Deref, DerefMut};
+
+use iced_x86::code_asm::*;
+
+use super::features::Feature;
+use super::{Check, Kind, REPORT_PORT};
+use crate::rom::{Emit, Placed, Section, emit};
+
+/// Checks being written.
+pub(super) struct Script<'s, 'rom> {
+    section: &'s mut Section<'rom>,
+    /// Where labels lie; the code is written twice, and the first time nobody knows.
+    placed: Option<&'s Placed>,
+    checks: Vec<Check>,
+    needs: Vec<Feature>,
+    labels: u32,
+}
+
+/// A case of a matrix: its name, the value that it should report, and which bits of that count.
+pub(super) type Case = (String, u64, u64);
+
+impl<'rom> Deref for Script<'_, 'rom> {
+    type Target = Section<'rom>;
+    fn deref(&self) -> &Section<'rom> {
+        self.section
+    }
+}
+
+impl DerefMut for Script<'_, '_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        self.section
+    }
+}
+
+impl<'s, 'rom> Script<'s, 'rom> {
+    pub(super) fn new(section: &'s mut Section<'rom>, placed: Option<&'s Placed>) -> Self {
+        Self { section, placed, checks: Vec::new(), needs: Vec::new(), labels: 0 }
+    }
+
+    /// The address of a label, for an operand of 32 bits.
+    pub(super) fn address_of(&self, label: &str) -> u32 {
+        self.placed.map_or(0, |placed| placed.address_of(label))
+    }
+
+    /// A label that nobody else has.
+    pub(super) fn fresh(&mut self, what: &str) -> String {
+        self.labels += 1;
+        format!("{what}_{}", self.labels)
+    }
+
+    /// Checks from here on need `features`, and no others.
+    pub(super) fn need(&mut self, features: &[Feature]) {
+        self.needs = features.to_vec();
+    }
+
+    /// Adds a check whose value the caller reports.
+    pub(super) fn note(
+        &mut self,
+        name: impl Into<String>,
+        source: &'static str,
+        [expected, mask]: [u64; 2],
+        kind: Kind,
+    ) {
+        let needs = self.needs.clone();
+        self.checks.push(Check { name: name.into(), source, expected, mask, kind, needs });
+    }
+
+    /// Adds the checks of a matrix, and returns how many there are.
+    pub(super) fn note_all(
+        &mut self,
+        source: &'static str,
+        kind: Kind,
+        cases: impl IntoIterator<Item = Case>,
+    ) -> u32 {
+        let first = self.checks.len();
+        for (name, expected, mask) in cases {
+            self.note(name, source, [expected, mask], kind);
+        }
+        (self.checks.len() - first) as u32
+    }
+
+    /// All checks.
+    pub(super) fn into_checks(self) -> Vec<Check> {
+        self.checks
+    }
+}
+
+/// Writes a value (all but its highest 32 bits in EAX, those in EBX) as a [`super::Report`], whose
+/// number lies at `index`. Changes EAX, EBX, ECX, EDX, ESI and flags.
+pub(super) fn emit_report(a: &mut Section<'_>, index: u32) -> Emit {
+    emit!(a;
+        mov(esi, eax);
+        mov(eax, dword_ptr(index));
+        inc(dword_ptr(index));
+        mov(ecx, eax);
+        not(ecx);
+        shl(ecx, 16);
+        movzx(eax, ax);
+        or(eax, ecx);
+        mov(edx, u32::from(REPORT_PORT));
+        call -> "report_word";
+        mov(eax, esi);
+        call -> "report_word";
+        mov(eax, ebx);
+        at("report_word");
+        mov(ecx, 4);
+        at(".byte");
+        out(dx, al);
+        shr(eax, 8);
+        loop_ -> ".byte";
+        ret();
+    );
+    Ok(())
+}
+
+/// Ends the ROM: a 0 at the exit port.
+pub(super) fn emit_end(a: &mut Section<'_>) -> Emit {
+    emit!(a;
+        xor(eax, eax);
+        mov(edx, 0xf4);
+        out(dx, eax);
+        at("stop");
+        cli();
+        hlt();
+        jmp -> "stop";
+    );
+    Ok(())
+}
