@@ -34,11 +34,11 @@ const NOP: u8 = 0x90;
 
 /// The selectors of flat segments for a privilege level.
 fn code_selector(level: u16) -> u16 {
-    (1 + 2 * level) * 8 | level
+    ((1 + 2 * level) * 8) | level
 }
 
 fn data_selector(level: u16) -> u16 {
-    (2 + 2 * level) * 8 | level
+    ((2 + 2 * level) * 8) | level
 }
 
 const TSS_SELECTOR: u16 = 9 * 8;
@@ -239,7 +239,7 @@ fn flat(selector: u16, kind: u32) -> Segment {
 /// A selector: of one of the GDT's entries most of the time.
 fn selector(rng: &mut Rng) -> u16 {
     let index = if rng.u8(..8) == 0 { rng.u16(..64) } else { rng.u16(..GDT_ENTRIES as u16) };
-    index * 8 | if rng.u8(..16) == 0 { 4 } else { 0 } | rng.u16(..4)
+    (index * 8) | if rng.u8(..16) == 0 { 4 } else { 0 } | rng.u16(..4)
 }
 
 /// RAM with tables, and random descriptors from the tenth on.
@@ -267,7 +267,7 @@ fn memory(rng: &mut Rng, selector: u16) -> Vec<u8> {
         put(TSS + 8 + 8 * level, data_selector(level as u16).into(), 4);
     }
     put(TSS + 0x66, 0x68, 2);
-    put(DATA, CODE + 0x100 | u64::from(selector) << 32, 6);
+    put(DATA, (CODE + 0x100) | (u64::from(selector) << 32), 6);
     // What RETF and IRET find: a frame with flags, and a stack behind it.
     for stack in STACKS {
         let frame = stack - 0x100;

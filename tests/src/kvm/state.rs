@@ -170,7 +170,7 @@ fn control(rng: &mut Rng, state: &mut Vcpu, mode: Mode, model: &CpuModel) {
             sys.cr0 |= cr0::PG;
             sys.cr4 |= cr4::PAE;
             sys.pdptes =
-                std::array::from_fn(|_| 0x1000 * rng.u64(..RAM >> 12) | u64::from(rng.bool()));
+                std::array::from_fn(|_| (0x1000 * rng.u64(..RAM >> 12)) | u64::from(rng.bool()));
         }
         Mode::Compatible | Mode::Long => {
             sys.cr0 |= cr0::PG;
