@@ -19,7 +19,7 @@ use brolga_jit::{Jit, JitConfig, JitError};
 use brolga_mmu::{GuestPhys, PAGE_BITS, PAGE_SIZE};
 use clap::ValueEnum;
 
-pub use plan::{AccelPlan, Change, Moment, fixed_tsc};
+pub use plan::{AccelPlan, Change, Moment, fixed_tsc, shortcoming};
 
 /// The accelerators there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -235,6 +235,10 @@ mod on_kvm {
         Host::open()?.fixed_tsc()
     }
 
+    pub(super) fn shortcoming() -> Result<Option<&'static str>, KvmError> {
+        Ok(Host::open()?.shortcoming())
+    }
+
     pub(super) fn prepare(core: &Core) -> Result<Make, KvmError> {
         let host = Host::open()?;
         let (given, lost) = host.adapt((*core.model).clone())?;
@@ -257,6 +261,10 @@ mod on_kvm {
     }
 
     pub(super) fn fixed_tsc() -> Result<Option<u64>, KvmError> {
+        Err(KvmError::OtherHost)
+    }
+
+    pub(super) fn shortcoming() -> Result<Option<&'static str>, KvmError> {
         Err(KvmError::OtherHost)
     }
 

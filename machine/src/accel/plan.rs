@@ -93,6 +93,11 @@ pub fn fixed_tsc() -> Result<Option<u64>, KvmError> {
     on_kvm::fixed_tsc()
 }
 
+/// What guests will miss under this host's KVM that it does not say itself, for people.
+pub fn shortcoming() -> Result<Option<&'static str>, KvmError> {
+    on_kvm::shortcoming()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

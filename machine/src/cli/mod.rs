@@ -23,7 +23,7 @@ use brolga_jit::{DumpConfig, JitConfig};
 use clap::Parser;
 use clap::error::ErrorKind;
 
-use crate::accel::{AccelKind, AccelPlan, EngineSpec, KvmError, fixed_tsc};
+use crate::accel::{AccelKind, AccelPlan, EngineSpec, KvmError, fixed_tsc, shortcoming};
 use crate::clock::ClockKind;
 use crate::exit::{End, HOST_ERROR, USER_ERROR};
 use crate::firmware::MemoryLayout;
@@ -111,6 +111,9 @@ fn prepare(run: &RunArguments) -> Result<Prepared> {
     if plan.has(AccelKind::Kvm) {
         ensure!(config.clock == ClockKind::Host, KvmError::VirtualClock);
         config.cpu = adapt(&plan, config.cpu)?;
+        if let Some(shortcoming) = shortcoming()? {
+            eprintln!("brolga: {shortcoming}");
+        }
     }
     let mut machine = Machine::new(config, Serial::nowhere())?;
     if plan.has(AccelKind::Kvm)

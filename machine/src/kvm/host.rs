@@ -10,6 +10,7 @@ use kvm_ioctls::{Cap, Kvm};
 
 use super::cpuid;
 use super::sys::Probe;
+use super::syscall;
 use crate::accel::KvmError;
 
 /// Where Linux has KVM.
@@ -73,6 +74,14 @@ impl Host {
         probe.set_tsc(before.wrapping_add(far))?;
         let now = probe.tsc()?;
         Ok((now.wrapping_sub(before) < far / 2).then_some(now))
+    }
+
+    /// What guests will miss under this KVM that it does not say itself, for people.
+    pub fn shortcoming(&self) -> Option<&'static str> {
+        (syscall::reaches_level_0(self) == Some(false)).then_some(
+            "SYSCALL does not lead to level 0 under this host's KVM, so that programs of 64-bit \
+             kernels die there: see docs/kvm.md",
+        )
     }
 
     /// The processor that this KVM can give to a guest that was to have `model`: without the

@@ -15,6 +15,7 @@ mod host;
 mod msrs;
 mod state;
 mod sys;
+mod syscall;
 mod vm;
 
 pub use engine::{Engine, Stepped};
