@@ -30,6 +30,8 @@ const PROGRAMS: u64 = 1000;
 const BUDGET: u64 = 200;
 /// MXCSR with all exceptions masked.
 const MASKED: u32 = 0x1f80;
+/// All exceptions masked, in the x87 control word's low byte.
+const X87_MASKED: u8 = 0x3f;
 /// Places in an FXSAVE image.
 const MXCSR: usize = 24;
 const XMM: usize = 160;
@@ -137,6 +139,7 @@ pub fn run_native() -> Result<()> {
             let mut rng = Rng::with_seed(seed << 32 | code as u64);
             let mut case = generate(&mut rng, code, Mode::Long);
             case.state.fx[MXCSR..][..4].copy_from_slice(&MASKED.to_le_bytes());
+            case.state.fx[0] |= X87_MASKED;
             guest.execute(&case.bytes, Mode::Long, BUDGET, &case.state)?;
         }
         if guest.tier().interpreted().any(|(c, n)| c == code && n > 0) {
