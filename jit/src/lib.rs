@@ -8,6 +8,7 @@
 //!   `frame.rs` to regions, which share one stack frame.
 //! - `job.rs`, `background.rs`: threads that do so beside the vCPU.
 //! - `jump.rs`, `interpreted.rs`, `sites.rs`: what translated code looks up while it runs.
+//! - [`JitConfig`] (`config.rs`): the settings.
 //! - [`CodeArena`] (`arena.rs`): memory for machine code; `enter.rs`: the way in and out.
 //! - `operations.rs`, `x87.rs`: instructions of the host that Cranelift does not know.
 //! - `dump.rs`, `stats.rs`: what users may look at.
@@ -18,6 +19,7 @@ mod arena;
 mod background;
 mod code;
 mod compile;
+mod config;
 mod dump;
 mod enter;
 mod frame;
@@ -41,6 +43,7 @@ mod x87;
 
 pub use arena::{ArenaError, CodeArena, CodeId, MAX_ARENA_BYTES};
 pub use compile::CompileError;
+pub use config::JitConfig;
 pub use dump::DumpConfig;
 pub use space::CODE_ALIGN;
-pub use tier::{Jit, JitConfig, JitError};
+pub use tier::{Jit, JitError};

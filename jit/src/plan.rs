@@ -110,6 +110,9 @@ pub(crate) struct Bounds<'a> {
     pub(crate) most: usize,
     /// Whether the block at an offset of the page is worth its translation.
     pub(crate) warm: &'a dyn Fn(u16) -> bool,
+    /// Whether the block at an offset of the page is in enough regions already: it becomes part of
+    /// this one only as part of a loop around the entry.
+    pub(crate) crowded: &'a dyn Fn(u16) -> bool,
     /// It ends before these offsets.
     pub(crate) excluded: &'a [u16],
 }
@@ -125,6 +128,7 @@ pub(crate) fn plan(
 ) -> Option<Plan> {
     let mut runs = discover(page, entry, mode, model, bounds)?;
     split_at_leaders(&mut runs);
+    let runs = leave_out_crowded(runs, bounds.crowded);
     let blocks = order(connect(runs), entry);
     let mut plan = Plan { blocks, live_in: 0, vector_live_in: 0, doubles: 0, singles: 0 };
     find_scalars(&mut plan);
@@ -172,6 +176,35 @@ fn discover(
         runs.push(run);
     }
     (runs.first()?.start == entry).then_some(runs)
+}
+
+/// Leaves out the runs that are in enough other regions already, but for those of which a way leads
+/// back to the entry, and what is only reached through them.
+fn leave_out_crowded(runs: Vec<Run>, crowded: &dyn Fn(u16) -> bool) -> Vec<Run> {
+    let index = |at: Option<u16>| at.and_then(|at| runs.iter().position(|r| r.start == at));
+    let next: Vec<[Option<usize>; 2]> =
+        runs.iter().map(|r| [index(r.falls), index(r.taken)]).collect();
+    let successors = |i: usize| next[i].into_iter().flatten();
+    let mut returns = vec![false; runs.len()];
+    returns[0] = true;
+    let mut changed = true;
+    while changed {
+        changed = false;
+        for i in 0..runs.len() {
+            if !returns[i] && successors(i).any(|n| returns[n]) {
+                returns[i] = true;
+                changed = true;
+            }
+        }
+    }
+    let mut kept = vec![false; runs.len()];
+    let mut ways = vec![0];
+    while let Some(i) = ways.pop() {
+        if !std::mem::replace(&mut kept[i], true) {
+            ways.extend(successors(i).filter(|n| returns[*n] || !crowded(runs[*n].start)));
+        }
+    }
+    runs.into_iter().zip(kept).filter_map(|(run, kept)| kept.then_some(run)).collect()
 }
 
 /// Decodes the run at `at`, up to an excluded offset; `None` if not even its first instruction can be
@@ -468,4 +501,38 @@ fn live_at_start(block: &PlanBlock, live: &[Live], reloads: &mut Vec<Live>) -> L
         now.flags = true;
     }
     now
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// test eax, eax; jz 6; inc ecx; (6:) dec edx; jnz 12; (10:) jmp to the start; (12:) ret
+    const LOOP_WITH_EXIT: [u8; 13] =
+        [0x85, 0xc0, 0x74, 2, 0xff, 0xc1, 0xff, 0xca, 0x75, 2, 0xeb, 0xf4, 0xc3];
+
+    /// Where the blocks of the region at `entry` begin if those at `crowded` are in enough others.
+    fn starts(entry: u16, crowded: &[u16]) -> Vec<u16> {
+        let mut page = vec![0xf4; PAGE_SIZE as usize];
+        page[..LOOP_WITH_EXIT.len()].copy_from_slice(&LOOP_WITH_EXIT);
+        let mode = Mode::CODE64.with(Mode::CS_FLAT, true).with(Mode::PROTECTED, true);
+        let crowded = |at: u16| crowded.contains(&at);
+        let bounds = Bounds { most: usize::MAX, warm: &|_| true, crowded: &crowded, excluded: &[] };
+        let plan = plan(&page, entry, mode, &CpuModel::default(), &bounds).expect("a plan");
+        let mut starts: Vec<u16> = plan.blocks.iter().map(|b| b.start).collect();
+        starts.sort_unstable();
+        starts
+    }
+
+    #[test]
+    fn a_crowded_block_is_left_out() {
+        assert_eq!(starts(0, &[]), [0, 4, 6, 10, 12]);
+        assert_eq!(starts(0, &[12]), [0, 4, 6, 10]);
+    }
+
+    #[test]
+    fn a_crowded_block_of_a_loop_around_the_entry_stays() {
+        assert_eq!(starts(0, &[0, 4, 6, 10]), [0, 4, 6, 10, 12]);
+        assert_eq!(starts(4, &[0, 6, 10, 12]), [0, 4, 6, 10]);
+    }
 }

@@ -247,7 +247,8 @@ mod tests {
         let mut page = vec![0xf4; 4096];
         page[..code.len()].copy_from_slice(code);
         let mode = Mode::CODE64.with(Mode::CS_FLAT, true).with(Mode::PROTECTED, true);
-        let bounds = Bounds { most: usize::MAX, warm: &|_| true, excluded: &[] };
+        let bounds =
+            Bounds { most: usize::MAX, warm: &|_| true, crowded: &|_| false, excluded: &[] };
         plan(&page, entry, mode, &CpuModel::default(), &bounds).expect("a plan")
     }
 

@@ -199,7 +199,7 @@ fn host_code(compiler: &mut Compiler, emit: Emit) -> String {
     page[usize::from(START)..][..guest.len()].copy_from_slice(&guest);
     let model = CpuModel::by_name("max").expect("a model");
     let end = START + guest.len() as u16;
-    let bounds = Bounds { most: usize::MAX, warm: &|_| false, excluded: &[] };
+    let bounds = Bounds { most: usize::MAX, warm: &|_| false, crowded: &|_| false, excluded: &[] };
     let plan = plan(&page, START, mode(), &model, &bounds).expect("a region");
     let numbers: Vec<u32> = (0..plan.interpreted() as u32).collect();
     let request = Request {

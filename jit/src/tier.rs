@@ -16,7 +16,8 @@ use crate::arena::{ArenaError, CodeArena, CodeId};
 use crate::background::{Background, Finished};
 use crate::code::page_with_tail;
 use crate::compile::{CompileError, Compiled, Compiler, host_isa};
-use crate::dump::{Dump, DumpConfig, Subject};
+use crate::config::JitConfig;
+use crate::dump::{Dump, Subject};
 use crate::enter::Entrance;
 use crate::interpreted::{Interpreted, InterpretedTable};
 use crate::job::Job;
@@ -31,56 +32,13 @@ use crate::translate::{Products, Reason};
 const MAX_WAITING: usize = 32;
 /// After so many questions for a region, each some executions after the last, the vCPU makes it.
 const MAX_ASKED: u32 = 300;
-/// With a thread of its own, translation costs the vCPU little: this early it pays.
-const THRESHOLD_IN_BACKGROUND: u32 = 300;
 /// Most instructions of a region where everything is translated: hardly any of it is executed
 /// often enough to be worth that.
 const MOST_AT_ONCE: usize = 64;
-
-/// How the translator works.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JitConfig {
-    /// Executions after which a block is translated; 1 translates everything at once.
-    pub threshold: u32,
-    /// Threads that translate beside the vCPU; 0 makes it wait, and so does a threshold of 1.
-    pub threads: usize,
-    /// Bytes of machine code that are kept.
-    pub cache_bytes: usize,
-    /// What is written about the code.
-    pub dump: DumpConfig,
-    /// [`Tier::report`] names the instructions that code is left for.
-    pub stats: bool,
-}
-
-impl Default for JitConfig {
-    fn default() -> Self {
-        JitConfig {
-            threshold: 2000,
-            threads: 0,
-            cache_bytes: 64 << 20,
-            dump: DumpConfig::default(),
-            stats: false,
-        }
-    }
-}
-
-impl JitConfig {
-    /// What suits this host: where it has several processors, one translates beside the vCPU.
-    pub fn of_this_host() -> JitConfig {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        JitConfig::default().with_threads(processors.saturating_sub(1).min(1))
-    }
-
-    /// With so many threads, and the threshold that suits them.
-    #[must_use]
-    pub fn with_threads(self, threads: usize) -> JitConfig {
-        let threshold = match threads {
-            0 => JitConfig::default().threshold,
-            _ => THRESHOLD_IN_BACKGROUND,
-        };
-        JitConfig { threads, threshold, ..self }
-    }
-}
+/// Regions of one page that a block may be part of before others leave it out and link to a region
+/// of its own. Without a limit, a boot translates each instruction 3.4 times on average: what follows
+/// the calls of a function is in the region after each.
+const MOST_COPIES: usize = 3;
 
 /// Why there is no translator.
 #[derive(Debug, thiserror::Error)]
@@ -119,6 +77,13 @@ struct Region {
     sites: Vec<Used>,
     /// Where it was mapped when it was planned.
     linear: Linear,
+}
+
+impl Region {
+    /// Whether it was made from the byte at an offset of its page, among others.
+    fn contains(&self, at: u16) -> bool {
+        self.pieces.iter().any(|(start, end)| (*start..*end).contains(&at))
+    }
 }
 
 /// Index of a region.
@@ -190,7 +155,8 @@ impl Jit {
         let page = page_with_tail(core, place, linear)?;
         let most = if self.translates_all() { MOST_AT_ONCE } else { usize::MAX };
         let excluded = core.stops.armed_in(place.page_number()).to_vec();
-        let bounds = Bounds { most, warm, excluded: &excluded };
+        let crowded = |at: u16| self.is_crowded(place, mode, at);
+        let bounds = Bounds { most, warm, crowded: &crowded, excluded: &excluded };
         let entry = place.page_offset() as u16;
         let plan = plan(&page[..], entry, mode, &core.model, &bounds)?;
         let first_cell = self.jumps.take_cells(plan.links()).or_else(|| {
@@ -214,6 +180,15 @@ impl Jit {
             wants_text: self.dump.wants_text(),
             flushes: self.stats.flushes,
         })
+    }
+
+    /// Whether the block at an offset of the page of `place` is part of enough regions, not counting
+    /// the one that begins at `place`.
+    fn is_crowded(&self, place: GuestPhys, mode: Mode, at: u16) -> bool {
+        let ids = self.by_page.get(&place.page_number()).into_iter().flatten();
+        let regions = ids.filter_map(|id| self.regions[*id as usize].as_ref());
+        let others = regions.filter(|region| region.mode == mode && region.place != place);
+        others.filter(|region| region.contains(at)).nth(MOST_COPIES - 1).is_some()
     }
 
     fn translates_all(&self) -> bool {
@@ -272,7 +247,7 @@ impl Jit {
 
     fn publish(&mut self, core: &mut Core, job: Job, compiled: Compiled) {
         let Compiled { code, entry, products, text } = compiled;
-        let Some((id, start)) = self.make_room_for(&code) else {
+        let Some((id, start)) = self.publish_code(&code) else {
             self.give_back(&job);
             self.impossible.insert(job.name());
             return;
@@ -316,8 +291,8 @@ impl Jit {
         );
     }
 
-    /// Puts code into the arena, in place of older code if need be. `None` if it is too small.
-    fn make_room_for(&mut self, code: &[u8]) -> Option<(CodeId, *const u8)> {
+    /// Puts code into the arena, in place of older code if need be. `None` if that is too small.
+    fn publish_code(&mut self, code: &[u8]) -> Option<(CodeId, *const u8)> {
         loop {
             if let Ok(id) = self.arena.publish(code) {
                 return Some((id, self.arena.entry(id)?));

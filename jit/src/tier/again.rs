@@ -34,7 +34,7 @@ impl Jit {
         let mode = core.mode();
         let concerned = |region: &Region| {
             (region.mode, region.linear.page_base()) == (mode, linear.page_base())
-                && region.pieces.iter().any(|(start, end)| (*start..*end).contains(&at))
+                && region.contains(at)
         };
         let ids: Vec<RegionId> = (0..)
             .zip(&self.regions)
