@@ -27,9 +27,10 @@ use crate::sites::{Crossings, SitePool, Used};
 use crate::stats::JitStats;
 use crate::translate::{Products, Reason};
 
-/// Most regions that wait for the background's threads: what is hot then will still be later, and
-/// each holds sites.
-const MAX_WAITING: usize = 32;
+/// Most regions that wait for the background's threads. While so many do, a block that asks is told
+/// to ask again, so the hottest is the likeliest to be next; a longer queue holds what was hot, and
+/// each in it holds sites.
+const MAX_WAITING: usize = 8;
 /// After so many questions for a region, each some executions after the last, the vCPU makes it.
 const MAX_ASKED: u32 = 300;
 /// Most instructions of a region where everything is translated: hardly any of it is executed
