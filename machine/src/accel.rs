@@ -1,6 +1,8 @@
 //! What executes a guest's instructions.
 
 mod change;
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+mod no_kvm;
 mod plan;
 
 use std::fmt::{self, Display, Formatter};
@@ -13,13 +15,17 @@ use std::time::Duration;
 use brolga_cpu::bus::Lines;
 use brolga_cpu::core::tier::Tier;
 use brolga_cpu::core::{Core, Interpreter, Stop};
-use brolga_cpu::cpuid::CpuModel;
 use brolga_cpu::vcpu::rflags;
 use brolga_jit::{Jit, JitConfig, JitError};
 use brolga_mmu::{GuestPhys, PAGE_BITS, PAGE_SIZE};
 use clap::ValueEnum;
 
-pub use plan::{AccelPlan, Change, Moment, fixed_tsc, shortcoming};
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+pub use no_kvm::Host as KvmHost;
+pub use plan::{AccelPlan, Change, Moment};
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub use crate::kvm::Host as KvmHost;
 
 /// The accelerators there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -186,20 +192,27 @@ impl EngineSpec {
         Ok(())
     }
 
-    /// The engine, with the vCPU that it is to run.
-    pub fn build(&self, core: Core) -> Result<Box<dyn Accelerator>, EngineError> {
-        Ok(self.prepare(&core)?(core))
+    /// The engine, with the vCPU that it is to run; by `kvm`, if it is KVM and that is open already.
+    pub fn build(
+        &self,
+        core: Core,
+        kvm: Option<&KvmHost>,
+    ) -> Result<Box<dyn Accelerator>, EngineError> {
+        Ok(self.prepare(&core, kvm)?(core))
     }
 
     /// Everything that can fail, for this vCPU; what is returned makes the engine of it.
-    fn prepare(&self, core: &Core) -> Result<Make, EngineError> {
+    fn prepare(&self, core: &Core, kvm: Option<&KvmHost>) -> Result<Make, EngineError> {
         let make: Make = match self.kind {
             AccelKind::Interp => Box::new(|core| Box::new(Interpreter::new(core))),
             AccelKind::Jit => {
                 let jit = Jit::new(self.jit.clone())?;
                 Box::new(|core| Box::new(Interpreter::with_tier(core, jit)))
             }
-            AccelKind::Kvm => on_kvm::prepare(core)?,
+            AccelKind::Kvm => match kvm {
+                Some(host) => host.prepare(core)?,
+                None => KvmHost::open()?.prepare(core)?,
+            },
         };
         Ok(match self.slice {
             Some(most) => Box::new(move |core| Box::new(Sliced { engine: make(core), most })),
@@ -209,7 +222,7 @@ impl EngineSpec {
 }
 
 /// Makes an engine of a vCPU.
-type Make = Box<dyn FnOnce(Core) -> Box<dyn Accelerator>>;
+pub(crate) type Make = Box<dyn FnOnce(Core) -> Box<dyn Accelerator>>;
 
 /// Why there is no such engine here.
 #[derive(Debug, thiserror::Error)]
@@ -220,57 +233,6 @@ pub enum EngineError {
     /// No KVM.
     #[error(transparent)]
     Kvm(#[from] KvmError),
-}
-
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-mod on_kvm {
-    use super::{Core, CpuModel, KvmError, Make};
-    use crate::kvm::{Engine, Host};
-
-    pub(super) fn adapt(model: CpuModel) -> Result<(CpuModel, Vec<String>), KvmError> {
-        Host::open()?.adapt(model)
-    }
-
-    pub(super) fn fixed_tsc() -> Result<Option<u64>, KvmError> {
-        Host::open()?.fixed_tsc()
-    }
-
-    pub(super) fn shortcoming() -> Result<Option<&'static str>, KvmError> {
-        Ok(Host::open()?.shortcoming())
-    }
-
-    pub(super) fn prepare(core: &Core) -> Result<Make, KvmError> {
-        let host = Host::open()?;
-        let (given, lost) = host.adapt((*core.model).clone())?;
-        if given != *core.model {
-            let clock = format!("TSC at {} kHz", given.tsc_khz());
-            let what = if lost.is_empty() { clock } else { lost.join(", ") };
-            return Err(KvmError::OtherProcessor(what));
-        }
-        let make = Engine::prepare(&host, core)?;
-        Ok(Box::new(|core| Box::new(make(core))))
-    }
-}
-
-#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
-mod on_kvm {
-    use super::{Core, CpuModel, KvmError, Make};
-
-    pub(super) fn adapt(_: CpuModel) -> Result<(CpuModel, Vec<String>), KvmError> {
-        Err(KvmError::OtherHost)
-    }
-
-    pub(super) fn fixed_tsc() -> Result<Option<u64>, KvmError> {
-        Err(KvmError::OtherHost)
-    }
-
-    pub(super) fn shortcoming() -> Result<Option<&'static str>, KvmError> {
-        Err(KvmError::OtherHost)
-    }
-
-    pub(super) fn prepare(_: &Core) -> Result<Make, KvmError> {
-        Err(KvmError::OtherHost)
-    }
 }
 
 /// An engine with the vCPU that it runs. All engines that count instructions count them alike, and

@@ -39,7 +39,7 @@ pub struct Engine {
     stale: bool,
     /// KVM's time-stamp counter shows the guest's time.
     tsc_set: bool,
-    /// It cannot be set: see [`Host::fixed_tsc`].
+    /// It cannot be set: see [`Host::open`].
     tsc_is_fixed: bool,
     failure: Option<HostFailure>,
     counts: Counts,
@@ -73,7 +73,7 @@ impl Engine {
         core: &Core,
     ) -> Result<impl FnOnce(Core) -> Self + use<>, KvmError> {
         let vm = Vm::new(host, core.mem.map.clone(), &core.model)?;
-        let tsc_is_fixed = host.fixed_tsc()?.is_some();
+        let tsc_is_fixed = host.tsc_is_fixed;
         Ok(move |core| Self {
             interpreter: Interpreter::new(core),
             vm,
