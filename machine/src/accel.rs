@@ -132,6 +132,8 @@ pub struct EngineSpec {
     /// How the translator works, if it is one: `threshold`, `threads`, and `cache` for its
     /// bytes of code.
     pub jit: JitConfig,
+    /// `step`, of KVM: each instruction is executed by itself, and so all are counted.
+    pub steps: bool,
     /// `slice`: every budget is cut into pieces of so many instructions. A guest cannot tell, and
     /// comparisons of engines make sure of it.
     pub slice: Option<NonZeroU64>,
@@ -139,7 +141,7 @@ pub struct EngineSpec {
 
 impl From<AccelKind> for EngineSpec {
     fn from(kind: AccelKind) -> Self {
-        Self { kind, jit: JitConfig::default(), slice: None }
+        Self { kind, jit: JitConfig::default(), steps: false, slice: None }
     }
 }
 
@@ -164,6 +166,9 @@ impl Display for EngineSpec {
             let JitConfig { threshold, threads, cache_bytes, .. } = &self.jit;
             write!(f, ":threshold={threshold}:threads={threads}:cache={cache_bytes}")?;
         }
+        if self.steps {
+            f.write_str(":step")?;
+        }
         self.slice.map_or(Ok(()), |slice| write!(f, ":slice={slice}"))
     }
 }
@@ -172,6 +177,10 @@ impl EngineSpec {
     fn set(&mut self, setting: &str) -> Result<(), String> {
         let (name, value) = setting.split_once('=').unwrap_or((setting, ""));
         let is_jit = self.kind == AccelKind::Jit;
+        if setting == "step" && self.kind == AccelKind::Kvm {
+            self.steps = true;
+            return Ok(());
+        }
         if (name, is_jit) == ("threads", true) {
             let number = |_| format!("{name:?} takes a number");
             self.jit.threads = value.parse().map_err(number)?;
@@ -210,8 +219,8 @@ impl EngineSpec {
                 Box::new(|core| Box::new(Interpreter::with_tier(core, jit)))
             }
             AccelKind::Kvm => match kvm {
-                Some(host) => host.prepare(core)?,
-                None => KvmHost::open()?.prepare(core)?,
+                Some(host) => host.prepare(core, self.steps)?,
+                None => KvmHost::open()?.prepare(core, self.steps)?,
             },
         };
         Ok(match self.slice {
@@ -404,9 +413,13 @@ mod tests {
 
     #[test]
     fn engines_are_written_as_they_are_read() {
-        for text in
-            ["interp", "kvm", "interp:slice=1000", "jit:threshold=1:threads=0:cache=4096:slice=7"]
-        {
+        for text in [
+            "interp",
+            "kvm",
+            "kvm:step",
+            "interp:slice=1000",
+            "jit:threshold=1:threads=0:cache=4096:slice=7",
+        ] {
             assert_eq!(text.parse::<EngineSpec>().map(|spec| spec.to_string()), Ok(text.into()));
         }
     }
@@ -417,6 +430,8 @@ mod tests {
             "",
             "xen",
             "kvm:threads=1",
+            "kvm:step=2",
+            "interp:step",
             "interp:",
             "interp:slice",
             "interp:slice=0",

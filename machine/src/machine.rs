@@ -133,7 +133,8 @@ impl Machine {
     /// A machine at power-on, with its guest loaded.
     pub fn new(config: MachineConfig, serial: Serial) -> Result<Self, BuildError> {
         let (spec, kvm) = (config.accel.clone(), config.kvm.clone());
-        if spec.kind == AccelKind::Kvm && config.clock == ClockKind::Virtual {
+        let counts = spec.kind != AccelKind::Kvm || spec.steps;
+        if !counts && config.clock == ClockKind::Virtual {
             return Err(EngineError::from(KvmError::VirtualClock).into());
         }
         Self::with_accelerator(config, serial, |core| Ok(spec.build(core, kvm.as_deref())?))
@@ -196,7 +197,8 @@ impl Machine {
             guest,
         };
         // All accelerators have the time-stamp counter that KVM cannot set.
-        let ticks = machine.kvm.as_deref().map(KvmHost::fixed_tsc).transpose();
+        let shows = machine.kvm.as_deref().filter(|_| clock == ClockKind::Host);
+        let ticks = shows.map(KvmHost::fixed_tsc).transpose();
         if let Some(ticks) = ticks.map_err(EngineError::from)?.flatten() {
             machine.set_tsc(ticks);
         }

@@ -8,17 +8,19 @@ mod kvm {
     use std::fs;
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
     use std::process::Command;
+    use std::sync::Arc;
     use std::time::Duration;
 
     use anyhow::{Context, Result, ensure};
     use brolga_machine::kvm::Host;
     use brolga_test_roms::{
-        exit_rom, halt_forever_rom, hello_rom, reset_loop_rom, spin_rom, triple_fault_rom,
+        conformance, default_guest, exit_rom, halt_forever_rom, hello_rom, reset_loop_rom,
+        spin_rom, triple_fault_rom,
     };
     use brolga_tests::debugger::{Debuggee, Debugger};
     use brolga_tests::expect::Session;
     use brolga_tests::guests::I686;
-    use brolga_tests::kvm::{cases, state};
+    use brolga_tests::kvm::{cases, lockstep, state};
     use brolga_tests::process::{self, Finished};
     use brolga_tests::shell::Shell;
     use brolga_tests::suite::{Skip, trial};
@@ -41,6 +43,8 @@ mod kvm {
             trial("a_debugger_stops_and_steps_it", a_debugger_stops_and_steps_it),
             trial("state_moves_there_and_back", state_moves_there_and_back),
             trial("single_steps_agree", single_steps_agree),
+            trial("lockstep_on_the_embedded_guest", lockstep_on_the_embedded_guest),
+            trial("lockstep_on_roms", lockstep_on_roms),
             trial("debian_changes_accelerator", debian_changes_accelerator),
         ]
     }
@@ -171,6 +175,38 @@ mod kvm {
         let tally = cases::compare(count.unwrap_or(3000), 1)?;
         println!("{tally}");
         ensure!(tally.unexplained.is_empty(), "{tally}");
+        Ok(())
+    }
+
+    /// From real mode to long mode, with serial line, screen and timers.
+    fn lockstep_on_the_embedded_guest() -> Result<()> {
+        require()?;
+        let counts = lockstep::compare(Arc::new(Host::open()?), default_guest(), 150_000)?;
+        println!("{counts:#?}");
+        let stepped = counts.get("stepped").copied().unwrap_or_default();
+        ensure!(stepped > 140_000, "KVM is to execute nearly all: {counts:#?}");
+        Ok(())
+    }
+
+    /// The beginning of each ROM of `brolga conform`: BROLGA_KVM_STEPS instructions.
+    fn lockstep_on_roms() -> Result<()> {
+        require()?;
+        let host = Arc::new(Host::open()?);
+        let steps = std::env::var("BROLGA_KVM_STEPS").ok().and_then(|steps| steps.parse().ok());
+        let mut sums = lockstep::Counts::new();
+        let mut different = Vec::new();
+        for rom in conformance::all() {
+            match lockstep::compare(host.clone(), rom.image, steps.unwrap_or(5_000)) {
+                Ok(counts) => {
+                    for (name, count) in counts {
+                        *sums.entry(name).or_default() += count;
+                    }
+                }
+                Err(error) => different.push(format!("{}: {error}", rom.name)),
+            }
+        }
+        println!("{sums:#?}");
+        ensure!(different.is_empty(), "{}", different.join("\n"));
         Ok(())
     }
 

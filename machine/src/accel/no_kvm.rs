@@ -31,7 +31,7 @@ impl Host {
         match *self {}
     }
 
-    pub(super) fn prepare(&self, _: &Core) -> Result<Make, KvmError> {
+    pub(super) fn prepare(&self, _: &Core, _: bool) -> Result<Make, KvmError> {
         match *self {}
     }
 }

@@ -10,7 +10,7 @@ use kvm_bindings as kvm;
 use kvm_ioctls::{Cap, Kvm};
 
 use super::sys::Probe;
-use super::{Engine, cpuid, syscall};
+use super::{Engine, Stepping, cpuid, syscall};
 use crate::accel::{KvmError, Make};
 
 /// Where Linux has KVM.
@@ -93,8 +93,8 @@ impl Host {
     }
 
     /// Everything that can fail, for a vCPU whose guest knows its processor already; what is
-    /// returned makes the engine of it.
-    pub(crate) fn prepare(&self, core: &Core) -> Result<Make, KvmError> {
+    /// returned makes the engine of it, one that goes in single steps if it `steps`.
+    pub(crate) fn prepare(&self, core: &Core, steps: bool) -> Result<Make, KvmError> {
         let (given, lost) = self.adapt((*core.model).clone())?;
         if given != *core.model {
             let clock = format!("TSC at {} kHz", given.tsc_khz());
@@ -102,7 +102,10 @@ impl Host {
             return Err(KvmError::OtherProcessor(what));
         }
         let make = Engine::prepare(self, core)?;
-        Ok(Box::new(|core| Box::new(make(core))))
+        Ok(match steps {
+            true => Box::new(|core| Box::new(Stepping::new(make(core)))),
+            false => Box::new(|core| Box::new(make(core))),
+        })
     }
 }
 

@@ -51,9 +51,14 @@ pub(super) fn to_kvm(
     let sys = &state.sys;
     let debug = kvm::kvm_debugregs { db: sys.dr, dr6: sys.dr6, dr7: sys.dr7, ..Default::default() };
     vcpu.set_debug_regs(&debug).map_err(host)?;
-    vcpu.set_regs(&registers(state)).map_err(host)?;
+    registers_to_kvm(vcpu, state)?;
     // The last: KVM forgets what is pending when other state is set.
     vcpu.set_vcpu_events(&events::to_kvm(state)).map_err(host)
+}
+
+/// Gives KVM what instructions change most: general registers, RIP and RFLAGS.
+pub(super) fn registers_to_kvm(vcpu: &VcpuFd, state: &Vcpu) -> io::Result<()> {
+    vcpu.set_regs(&registers(state)).map_err(host)
 }
 
 /// Takes the state over. Events that KVM has not delivered yet are returned.
