@@ -45,6 +45,8 @@ mod kvm {
             trial("single_steps_agree", single_steps_agree),
             trial("lockstep_on_the_embedded_guest", lockstep_on_the_embedded_guest),
             trial("lockstep_on_roms", lockstep_on_roms),
+            trial("lockstep_is_a_command", lockstep_is_a_command),
+            trial("conform_goes_in_single_steps", conform_goes_in_single_steps),
             trial("debian_changes_accelerator", debian_changes_accelerator),
         ]
     }
@@ -188,6 +190,9 @@ mod kvm {
         Ok(())
     }
 
+    /// Where a KVM that emulates is wrong: the ROM, the instruction, and what is not right.
+    const KNOWN: [(&str, &str, &str); 1] = [("exceptions", "mov ax,[10001h]", "no #AC at level 3")];
+
     /// The beginning of each ROM of `brolga conform`: BROLGA_KVM_STEPS instructions.
     fn lockstep_on_roms() -> Result<()> {
         require()?;
@@ -196,17 +201,46 @@ mod kvm {
         let mut sums = lockstep::Counts::new();
         let mut different = Vec::new();
         for rom in conformance::all() {
-            match lockstep::compare(host.clone(), rom.image, steps.unwrap_or(5_000)) {
+            let error = match lockstep::compare(host.clone(), rom.image, steps.unwrap_or(20_000)) {
                 Ok(counts) => {
                     for (name, count) in counts {
                         *sums.entry(name).or_default() += count;
                     }
+                    continue;
                 }
-                Err(error) => different.push(format!("{}: {error}", rom.name)),
+                Err(error) => error.to_string(),
+            };
+            let known = KNOWN.iter().find(|(name, at, _)| *name == rom.name && error.contains(at));
+            match known {
+                Some((_, at, what)) => println!("{}: {at}: {what}", rom.name),
+                None => different.push(format!("{}: {error}", rom.name)),
             }
         }
         println!("{sums:#?}");
         ensure!(different.is_empty(), "{}", different.join("\n"));
+        ensure!(sums.get("stepped").is_some_and(|&count| count > 100_000), "{sums:#?}");
+        Ok(())
+    }
+
+    fn lockstep_is_a_command() -> Result<()> {
+        require()?;
+        let mut command = Command::new(binary::brolga()?);
+        command.args(["lockstep", "--engines", "interp,kvm", "--max-insns", "5000", "-m", "16M"]);
+        let finished = process::run(&mut command, LIMIT)?;
+        ensure!(finished.code()? == 0, "{finished:?}");
+        for word in ["stepped", "the engines agree: state 5000 insns"] {
+            ensure!(finished.stdout.contains(word), "no {word:?}: {finished:?}");
+        }
+        Ok(())
+    }
+
+    fn conform_goes_in_single_steps() -> Result<()> {
+        require()?;
+        let mut command = Command::new(binary::brolga()?);
+        command.args(["conform", "--accel", "kvm", "tasks"]);
+        let finished = process::run(&mut command, LIMIT)?;
+        let passed = finished.code()? == 0 && finished.stdout.contains("engine kvm:step");
+        ensure!(passed, "{finished:?}");
         Ok(())
     }
 

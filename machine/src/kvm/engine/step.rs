@@ -10,7 +10,7 @@
 use std::io;
 
 use brolga_cpu::core::{Core, Stop};
-use brolga_cpu::vcpu::{Activity, RIP, TableReg, Vcpu, attr, cr0, gpr, rflags};
+use brolga_cpu::vcpu::{Activity, RIP, TableReg, Vcpu, attr, cr0, efer, gpr, rflags};
 use brolga_mmu::{Access, AccessKind, GuestPhys, Linear, PAGE_SIZE, probe};
 use iced_x86::{
     Decoder, DecoderOptions, Instruction, Mnemonic, OpCodeTableKind, OpKind, Register, RflagsBits,
@@ -71,9 +71,8 @@ impl Stepping {
             return self.interpret(&format!("not to be stepped: {}", name(&insn)));
         }
         let before = core.vcpu.clone();
-        let undefined = undefined(&insn);
-        let operand =
-            if undefined != 0 { Memory::of_operand(core, &insn) } else { Memory::default() };
+        let untold = untold(&insn);
+        let operand = if untold != 0 { Memory::of_operand(core, &insn) } else { Memory::default() };
         let step = match self.by_kvm(&insn) {
             Ok(step) => step,
             Err(error) => {
@@ -85,8 +84,8 @@ impl Stepping {
             Step::Done if insn.mnemonic() == Mnemonic::Cpuid => self.cpuid(before),
             Step::Done => {
                 self.engine.counts.add("stepped", 1);
-                if undefined != 0 {
-                    return self.settle(before, &operand, undefined);
+                if untold != 0 {
+                    return self.settle(before, &operand, untold);
                 }
                 self.engine.interpreter.core.count_one();
                 None
@@ -108,10 +107,9 @@ impl Stepping {
         core.mode_changed();
     }
 
-    /// After an instruction that leaves flags undefined: processors differ in these, and the
-    /// interpreter says what they are. If it agrees in everything else, its state is the one to go on
-    /// with, otherwise KVM's.
-    fn settle(&mut self, before: Vcpu, operand: &Memory, undefined: u64) -> Option<Stop> {
+    /// After an instruction of which KVM cannot tell some flags: the interpreter says what they are. If
+    /// it agrees in everything else, its state is the one to go on with, otherwise KVM's.
+    fn settle(&mut self, before: Vcpu, operand: &Memory, untold: u64) -> Option<Stop> {
         let core = &mut self.engine.interpreter.core;
         let (kvm, stored) = (core.vcpu.clone(), operand.again(core));
         operand.put(core);
@@ -120,7 +118,7 @@ impl Stepping {
         let stop = self.engine.interpreter.run(1);
         let core = &self.engine.interpreter.core;
         let mut ours = core.vcpu.clone();
-        let flags = kvm.rflags() & undefined | ours.rflags() & !undefined;
+        let flags = kvm.rflags() & untold | ours.rflags() & !untold;
         ours.set_rflags(flags);
         if ours != kvm || operand.again(core) != stored {
             stored.put(core);
@@ -159,7 +157,11 @@ impl Stepping {
         let stop = self.interpret("it faults");
         if self.engine.interpreter.core.delivery.chain.is_empty() {
             let what = name(insn);
-            if level == 3 && is_unknown_to_emulators(insn) {
+            let sys = &self.vcpu().sys;
+            let paging = sys.cr0 & cr0::PG != 0 && sys.efer & efer::LMA == 0;
+            if insn.mnemonic() == Mnemonic::Mov && paging {
+                self.engine.counts.add("KVM does not know paging outside long mode", 1);
+            } else if level == 3 && is_unknown_to_emulators(insn) {
                 self.engine.counts.add(&format!("KVM does not know at level 3: {what}"), 1);
             } else {
                 self.engine.counts.add(&format!("only KVM faults: {what}"), 1);
@@ -177,15 +179,18 @@ impl Stepping {
         let cr8 = self.engine.interpreter.core.bus.cr8();
         self.engine.vm.vcpu.get_kvm_run().cr8 = cr8;
         let exit = self.engine.step_once()?;
+        self.engine.follow_cr8();
         if matches!(
             exit,
             Exit::Port(_) | Exit::Mmio(_) | Exit::ReadMsr(_) | Exit::WriteMsr(..) | Exit::Halt
         ) {
             self.engine.answer(exit)?;
         }
-        let idtr = self.vcpu().idtr;
+        let (idtr, last) = (self.vcpu().idtr, self.vcpu().x87.last);
         let pending = self.engine.take_back()?;
         self.vcpu().idtr = idtr;
+        // AMD's processors keep it with an exception only (APM vol. 2, 11.4.4).
+        self.vcpu().x87.last = last;
         match exit {
             Exit::Shutdown => return Ok(Step::Faults),
             Exit::GivesUp(on) => {
@@ -194,7 +199,6 @@ impl Stepping {
             _ if pending.event.is_some() => return Ok(Step::Faults),
             _ => {}
         }
-        self.engine.follow_cr8();
         self.held = Some(self.vcpu().clone());
         self.end_iteration(insn, rip, left);
         Ok(Step::Done)
@@ -334,10 +338,10 @@ fn translate(core: &Core, at: Linear) -> Option<GuestPhys> {
     found.outcome.ok().map(|translation| translation.phys)
 }
 
-/// The flags that an instruction leaves undefined and processors do not agree in. All clear AF after
-/// logical operations.
-fn undefined(insn: &Instruction) -> u64 {
-    use Mnemonic::{And, Or, Test, Xor};
+/// The flags that KVM cannot tell: those that an instruction leaves undefined, as processors do not
+/// agree in them (but that logical operations clear AF), and TF, which is hidden while it steps.
+fn untold(insn: &Instruction) -> u64 {
+    use Mnemonic::{And, Iret, Iretd, Or, Popf, Popfd, Popfq, Test, Xor};
     let bits = insn.rflags_undefined();
     let flags = [
         (RflagsBits::OF, rflags::OF),
@@ -347,8 +351,10 @@ fn undefined(insn: &Instruction) -> u64 {
         (RflagsBits::CF, rflags::CF),
         (RflagsBits::PF, rflags::PF),
     ];
-    if matches!(insn.mnemonic(), And | Or | Test | Xor) {
-        return 0;
+    match insn.mnemonic() {
+        And | Or | Test | Xor => return 0,
+        Popf | Popfd | Popfq | Iret | Iretd => return rflags::TF,
+        _ => {}
     }
     flags.into_iter().filter(|(bit, _)| bits & bit != 0).map(|(_, flag)| flag).sum()
 }
@@ -389,8 +395,8 @@ fn name(insn: &Instruction) -> String {
 /// and chance; x87 instructions, whose selectors KVM does not hold; and strings of bits.
 fn is_ours(insn: &Instruction) -> bool {
     use Mnemonic::{
-        Bt, Btc, Btr, Bts, Int, Int1, Int3, Into, Lidt, Pushf, Pushfd, Pushfq, Rdpmc, Rdrand,
-        Rdseed, Rdtsc, Rdtscp, Sidt, Syscall,
+        Bt, Btc, Btr, Bts, Fxrstor, Fxrstor64, Int, Int1, Int3, Into, Lidt, Pushf, Pushfd, Pushfq,
+        Rdpmc, Rdrand, Rdseed, Rdtsc, Rdtscp, Sidt, Syscall,
     };
     let code = insn.code().op_code();
     let opcode = code.op_code();
@@ -403,7 +409,10 @@ fn is_ours(insn: &Instruction) -> bool {
     x87 || string_of_bits
         || matches!(
             insn.mnemonic(),
-            Int | Int1
+            Fxrstor
+                | Fxrstor64
+                | Int
+                | Int1
                 | Int3
                 | Into
                 | Lidt
