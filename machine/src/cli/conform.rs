@@ -86,7 +86,9 @@ fn run_on(engine: EngineSpec, inputs: &[Input], arguments: &ConformArguments) ->
     if engine.kind == AccelKind::Kvm {
         let (given, lost) = KvmHost::open()?.adapt(cpu)?;
         cpu = given;
-        eprintln!("brolga: KVM does not give, and the tests' processor lacks: {}", lost.join(", "));
+        if !lost.is_empty() {
+            eprintln!("brolga: KVM does not give, and tests skip: {}", lost.join(", "));
+        }
     }
     let settings = Settings {
         engine,
