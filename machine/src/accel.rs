@@ -1,6 +1,8 @@
 //! What executes a guest's instructions.
 
 mod change;
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+mod no_kvm;
 mod plan;
 
 use std::fmt::{self, Display, Formatter};
@@ -13,13 +15,17 @@ use std::time::Duration;
 use brolga_cpu::bus::Lines;
 use brolga_cpu::core::tier::Tier;
 use brolga_cpu::core::{Core, Interpreter, Stop};
-use brolga_cpu::cpuid::CpuModel;
 use brolga_cpu::vcpu::rflags;
 use brolga_jit::{Jit, JitConfig, JitError};
 use brolga_mmu::{GuestPhys, PAGE_BITS, PAGE_SIZE};
 use clap::ValueEnum;
 
-pub use plan::{AccelPlan, Change, Moment, fixed_tsc, shortcoming};
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+pub use no_kvm::Host as KvmHost;
+pub use plan::{AccelPlan, Change, Moment};
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub use crate::kvm::Host as KvmHost;
 
 /// The accelerators there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -126,6 +132,8 @@ pub struct EngineSpec {
     /// How the translator works, if it is one: `threshold`, `threads`, and `cache` for its
     /// bytes of code.
     pub jit: JitConfig,
+    /// `step`, of KVM: each instruction is executed by itself, and so all are counted.
+    pub steps: bool,
     /// `slice`: every budget is cut into pieces of so many instructions. A guest cannot tell, and
     /// comparisons of engines make sure of it.
     pub slice: Option<NonZeroU64>,
@@ -133,7 +141,7 @@ pub struct EngineSpec {
 
 impl From<AccelKind> for EngineSpec {
     fn from(kind: AccelKind) -> Self {
-        Self { kind, jit: JitConfig::default(), slice: None }
+        Self { kind, jit: JitConfig::default(), steps: false, slice: None }
     }
 }
 
@@ -158,6 +166,9 @@ impl Display for EngineSpec {
             let JitConfig { threshold, threads, cache_bytes, .. } = &self.jit;
             write!(f, ":threshold={threshold}:threads={threads}:cache={cache_bytes}")?;
         }
+        if self.steps {
+            f.write_str(":step")?;
+        }
         self.slice.map_or(Ok(()), |slice| write!(f, ":slice={slice}"))
     }
 }
@@ -166,6 +177,10 @@ impl EngineSpec {
     fn set(&mut self, setting: &str) -> Result<(), String> {
         let (name, value) = setting.split_once('=').unwrap_or((setting, ""));
         let is_jit = self.kind == AccelKind::Jit;
+        if setting == "step" && self.kind == AccelKind::Kvm {
+            self.steps = true;
+            return Ok(());
+        }
         if (name, is_jit) == ("threads", true) {
             let number = |_| format!("{name:?} takes a number");
             self.jit.threads = value.parse().map_err(number)?;
@@ -186,20 +201,27 @@ impl EngineSpec {
         Ok(())
     }
 
-    /// The engine, with the vCPU that it is to run.
-    pub fn build(&self, core: Core) -> Result<Box<dyn Accelerator>, EngineError> {
-        Ok(self.prepare(&core)?(core))
+    /// The engine, with the vCPU that it is to run; by `kvm`, if it is KVM and that is open already.
+    pub fn build(
+        &self,
+        core: Core,
+        kvm: Option<&KvmHost>,
+    ) -> Result<Box<dyn Accelerator>, EngineError> {
+        Ok(self.prepare(&core, kvm)?(core))
     }
 
     /// Everything that can fail, for this vCPU; what is returned makes the engine of it.
-    fn prepare(&self, core: &Core) -> Result<Make, EngineError> {
+    fn prepare(&self, core: &Core, kvm: Option<&KvmHost>) -> Result<Make, EngineError> {
         let make: Make = match self.kind {
             AccelKind::Interp => Box::new(|core| Box::new(Interpreter::new(core))),
             AccelKind::Jit => {
                 let jit = Jit::new(self.jit.clone())?;
                 Box::new(|core| Box::new(Interpreter::with_tier(core, jit)))
             }
-            AccelKind::Kvm => on_kvm::prepare(core)?,
+            AccelKind::Kvm => match kvm {
+                Some(host) => host.prepare(core, self.steps)?,
+                None => KvmHost::open()?.prepare(core, self.steps)?,
+            },
         };
         Ok(match self.slice {
             Some(most) => Box::new(move |core| Box::new(Sliced { engine: make(core), most })),
@@ -209,7 +231,7 @@ impl EngineSpec {
 }
 
 /// Makes an engine of a vCPU.
-type Make = Box<dyn FnOnce(Core) -> Box<dyn Accelerator>>;
+pub(crate) type Make = Box<dyn FnOnce(Core) -> Box<dyn Accelerator>>;
 
 /// Why there is no such engine here.
 #[derive(Debug, thiserror::Error)]
@@ -220,57 +242,6 @@ pub enum EngineError {
     /// No KVM.
     #[error(transparent)]
     Kvm(#[from] KvmError),
-}
-
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-mod on_kvm {
-    use super::{Core, CpuModel, KvmError, Make};
-    use crate::kvm::{Engine, Host};
-
-    pub(super) fn adapt(model: CpuModel) -> Result<(CpuModel, Vec<String>), KvmError> {
-        Host::open()?.adapt(model)
-    }
-
-    pub(super) fn fixed_tsc() -> Result<Option<u64>, KvmError> {
-        Host::open()?.fixed_tsc()
-    }
-
-    pub(super) fn shortcoming() -> Result<Option<&'static str>, KvmError> {
-        Ok(Host::open()?.shortcoming())
-    }
-
-    pub(super) fn prepare(core: &Core) -> Result<Make, KvmError> {
-        let host = Host::open()?;
-        let (given, lost) = host.adapt((*core.model).clone())?;
-        if given != *core.model {
-            let clock = format!("TSC at {} kHz", given.tsc_khz());
-            let what = if lost.is_empty() { clock } else { lost.join(", ") };
-            return Err(KvmError::OtherProcessor(what));
-        }
-        let make = Engine::prepare(&host, core)?;
-        Ok(Box::new(|core| Box::new(make(core))))
-    }
-}
-
-#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
-mod on_kvm {
-    use super::{Core, CpuModel, KvmError, Make};
-
-    pub(super) fn adapt(_: CpuModel) -> Result<(CpuModel, Vec<String>), KvmError> {
-        Err(KvmError::OtherHost)
-    }
-
-    pub(super) fn fixed_tsc() -> Result<Option<u64>, KvmError> {
-        Err(KvmError::OtherHost)
-    }
-
-    pub(super) fn shortcoming() -> Result<Option<&'static str>, KvmError> {
-        Err(KvmError::OtherHost)
-    }
-
-    pub(super) fn prepare(_: &Core) -> Result<Make, KvmError> {
-        Err(KvmError::OtherHost)
-    }
 }
 
 /// An engine with the vCPU that it runs. All engines that count instructions count them alike, and
@@ -442,9 +413,13 @@ mod tests {
 
     #[test]
     fn engines_are_written_as_they_are_read() {
-        for text in
-            ["interp", "kvm", "interp:slice=1000", "jit:threshold=1:threads=0:cache=4096:slice=7"]
-        {
+        for text in [
+            "interp",
+            "kvm",
+            "kvm:step",
+            "interp:slice=1000",
+            "jit:threshold=1:threads=0:cache=4096:slice=7",
+        ] {
             assert_eq!(text.parse::<EngineSpec>().map(|spec| spec.to_string()), Ok(text.into()));
         }
     }
@@ -455,6 +430,8 @@ mod tests {
             "",
             "xen",
             "kvm:threads=1",
+            "kvm:step=2",
+            "interp:step",
             "interp:",
             "interp:slice",
             "interp:slice=0",

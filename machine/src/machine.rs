@@ -8,7 +8,7 @@ use brolga_cpu::core::Core;
 use brolga_cpu::cpuid::CpuModel;
 use brolga_mmu::{MapError, PhysMap, Ram, RamError};
 
-use crate::accel::{AccelKind, Accelerator, Change, EngineError, EngineSpec, KvmError};
+use crate::accel::{AccelKind, Accelerator, Change, EngineError, EngineSpec, KvmError, KvmHost};
 use crate::board::{BoardBus, BoardConfig, Chipset, Stopwatch, lock};
 use crate::clock::{Clock, ClockKind};
 use crate::debug::DebugState;
@@ -55,6 +55,8 @@ pub struct MachineConfig {
     pub cpu: CpuModel,
     /// What executes.
     pub accel: EngineSpec,
+    /// This host's KVM, for a machine that is to run under it at some time ([`Self::adapt`]).
+    pub kvm: Option<Arc<KvmHost>>,
     /// What time follows.
     pub clock: ClockKind,
     /// What is booted.
@@ -65,6 +67,21 @@ pub struct MachineConfig {
     pub stop_text: Option<String>,
     /// Ports whose output is kept for [`Machine::written`].
     pub taps: Vec<u16>,
+}
+
+impl MachineConfig {
+    /// Makes this a machine that can run under KVM, with the processor that KVM gives; what its
+    /// guest will miss, in lines for people.
+    pub fn adapt(&mut self, kvm: Arc<KvmHost>) -> Result<Vec<String>, KvmError> {
+        let (cpu, lost) = kvm.adapt(self.cpu.clone())?;
+        self.cpu = cpu;
+        let lost = (!lost.is_empty()).then(|| {
+            format!("KVM does not give, and the guest's processor lacks: {}", lost.join(", "))
+        });
+        let shortcoming = kvm.shortcoming().map(str::to_owned);
+        self.kvm = Some(kvm);
+        Ok(lost.into_iter().chain(shortcoming).collect())
+    }
 }
 
 /// Why a machine could not be built.
@@ -92,6 +109,8 @@ pub struct Machine {
     pub(crate) accel: Box<dyn Accelerator>,
     /// What `accel` was made from.
     pub(crate) engine: EngineSpec,
+    /// This host's KVM, if it is open.
+    pub(crate) kvm: Option<Arc<KvmHost>>,
     /// What follows it.
     pub(crate) changes: VecDeque<Change>,
     /// What the accelerators before it have done.
@@ -113,11 +132,12 @@ pub struct Machine {
 impl Machine {
     /// A machine at power-on, with its guest loaded.
     pub fn new(config: MachineConfig, serial: Serial) -> Result<Self, BuildError> {
-        let spec = config.accel.clone();
-        if spec.kind == AccelKind::Kvm && config.clock == ClockKind::Virtual {
+        let (spec, kvm) = (config.accel.clone(), config.kvm.clone());
+        let counts = spec.kind != AccelKind::Kvm || spec.steps;
+        if !counts && config.clock == ClockKind::Virtual {
             return Err(EngineError::from(KvmError::VirtualClock).into());
         }
-        Self::with_accelerator(config, serial, |core| Ok(spec.build(core)?))
+        Self::with_accelerator(config, serial, |core| Ok(spec.build(core, kvm.as_deref())?))
     }
 
     /// As [`Machine::new`], with an accelerator that `build` makes instead of the configured one.
@@ -130,6 +150,7 @@ impl Machine {
             memory,
             cpu,
             accel: engine,
+            kvm,
             clock,
             guest,
             on_triple_fault,
@@ -161,6 +182,7 @@ impl Machine {
         let mut machine = Self {
             accel: build(core)?,
             engine,
+            kvm,
             changes: VecDeque::new(),
             past_counts: Vec::new(),
             slice_time: Duration::ZERO,
@@ -174,6 +196,12 @@ impl Machine {
             layout: memory,
             guest,
         };
+        // All accelerators have the time-stamp counter that KVM cannot set.
+        let shows = machine.kvm.as_deref().filter(|_| clock == ClockKind::Host);
+        let ticks = shows.map(KvmHost::fixed_tsc).transpose();
+        if let Some(ticks) = ticks.map_err(EngineError::from)?.flatten() {
+            machine.set_tsc(ticks);
+        }
         machine.boot()?;
         Ok(machine)
     }

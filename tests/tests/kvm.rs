@@ -8,17 +8,19 @@ mod kvm {
     use std::fs;
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
     use std::process::Command;
+    use std::sync::Arc;
     use std::time::Duration;
 
     use anyhow::{Context, Result, ensure};
     use brolga_machine::kvm::Host;
     use brolga_test_roms::{
-        exit_rom, halt_forever_rom, hello_rom, reset_loop_rom, spin_rom, triple_fault_rom,
+        conformance, default_guest, exit_rom, halt_forever_rom, hello_rom, reset_loop_rom,
+        spin_rom, triple_fault_rom,
     };
     use brolga_tests::debugger::{Debuggee, Debugger};
     use brolga_tests::expect::Session;
     use brolga_tests::guests::I686;
-    use brolga_tests::kvm::{cases, state};
+    use brolga_tests::kvm::{cases, lockstep, state};
     use brolga_tests::process::{self, Finished};
     use brolga_tests::shell::Shell;
     use brolga_tests::suite::{Skip, trial};
@@ -41,6 +43,10 @@ mod kvm {
             trial("a_debugger_stops_and_steps_it", a_debugger_stops_and_steps_it),
             trial("state_moves_there_and_back", state_moves_there_and_back),
             trial("single_steps_agree", single_steps_agree),
+            trial("lockstep_on_the_embedded_guest", lockstep_on_the_embedded_guest),
+            trial("lockstep_on_roms", lockstep_on_roms),
+            trial("lockstep_is_a_command", lockstep_is_a_command),
+            trial("conform_goes_in_single_steps", conform_goes_in_single_steps),
             trial("debian_changes_accelerator", debian_changes_accelerator),
         ]
     }
@@ -171,6 +177,70 @@ mod kvm {
         let tally = cases::compare(count.unwrap_or(3000), 1)?;
         println!("{tally}");
         ensure!(tally.unexplained.is_empty(), "{tally}");
+        Ok(())
+    }
+
+    /// From real mode to long mode, with serial line, screen and timers.
+    fn lockstep_on_the_embedded_guest() -> Result<()> {
+        require()?;
+        let counts = lockstep::compare(Arc::new(Host::open()?), default_guest(), 150_000)?;
+        println!("{counts:#?}");
+        let stepped = counts.get("stepped").copied().unwrap_or_default();
+        ensure!(stepped > 140_000, "KVM is to execute nearly all: {counts:#?}");
+        Ok(())
+    }
+
+    /// Where a KVM that emulates is wrong: the ROM, the instruction, and what is not right.
+    const KNOWN: [(&str, &str, &str); 1] = [("exceptions", "mov ax,[10001h]", "no #AC at level 3")];
+
+    /// The beginning of each ROM of `brolga conform`: BROLGA_KVM_STEPS instructions.
+    fn lockstep_on_roms() -> Result<()> {
+        require()?;
+        let host = Arc::new(Host::open()?);
+        let steps = std::env::var("BROLGA_KVM_STEPS").ok().and_then(|steps| steps.parse().ok());
+        let mut sums = lockstep::Counts::new();
+        let mut different = Vec::new();
+        for rom in conformance::all() {
+            let error = match lockstep::compare(host.clone(), rom.image, steps.unwrap_or(20_000)) {
+                Ok(counts) => {
+                    for (name, count) in counts {
+                        *sums.entry(name).or_default() += count;
+                    }
+                    continue;
+                }
+                Err(error) => error.to_string(),
+            };
+            let known = KNOWN.iter().find(|(name, at, _)| *name == rom.name && error.contains(at));
+            match known {
+                Some((_, at, what)) => println!("{}: {at}: {what}", rom.name),
+                None => different.push(format!("{}: {error}", rom.name)),
+            }
+        }
+        println!("{sums:#?}");
+        ensure!(different.is_empty(), "{}", different.join("\n"));
+        ensure!(sums.get("stepped").is_some_and(|&count| count > 100_000), "{sums:#?}");
+        Ok(())
+    }
+
+    fn lockstep_is_a_command() -> Result<()> {
+        require()?;
+        let mut command = Command::new(binary::brolga()?);
+        command.args(["lockstep", "--engines", "interp,kvm", "--max-insns", "5000", "-m", "16M"]);
+        let finished = process::run(&mut command, LIMIT)?;
+        ensure!(finished.code()? == 0, "{finished:?}");
+        for word in ["stepped", "the engines agree: state 5000 insns"] {
+            ensure!(finished.stdout.contains(word), "no {word:?}: {finished:?}");
+        }
+        Ok(())
+    }
+
+    fn conform_goes_in_single_steps() -> Result<()> {
+        require()?;
+        let mut command = Command::new(binary::brolga()?);
+        command.args(["conform", "--accel", "kvm", "tasks"]);
+        let finished = process::run(&mut command, LIMIT)?;
+        let passed = finished.code()? == 0 && finished.stdout.contains("engine kvm:step");
+        ensure!(passed, "{finished:?}");
         Ok(())
     }
 

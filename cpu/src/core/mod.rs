@@ -185,6 +185,11 @@ impl Core {
         self.progress.retired + self.progress.index()
     }
 
+    /// Counts an instruction, or an iteration of one, that another engine has executed.
+    pub fn count_one(&mut self) {
+        self.progress.retired += 1;
+    }
+
     /// Records `e` as the outcome of the current instruction.
     #[cold]
     pub fn raise(&mut self, e: Exception) -> Exit {

@@ -417,7 +417,7 @@ impl Core {
 
     /// Whether anything must be looked at before the next instruction.
     #[inline(always)]
-    fn has_event(&self) -> bool {
+    pub fn has_event(&self) -> bool {
         let v = &self.vcpu;
         (self.lines.intr && v.eflags & rflags::IF != 0)
             || self.lines.nmi

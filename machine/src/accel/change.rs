@@ -18,7 +18,7 @@ impl Machine {
 
     /// Sets the vCPU's time-stamp counter, whatever the guest has added to it: where KVM cannot set
     /// the one that the guest reads, all accelerators have that.
-    pub fn set_tsc(&mut self, ticks: u64) {
+    pub(crate) fn set_tsc(&mut self, ticks: u64) {
         let core = self.accel.core_mut();
         let shown = core.tsc().wrapping_sub(core.vcpu.sys.tsc_offset);
         let mut chips = lock(&self.chipset);
@@ -34,7 +34,7 @@ impl Machine {
         }
         self.accel.settle();
         let spec = EngineSpec { kind, ..self.engine.clone() };
-        let make = spec.prepare(self.accel.core())?;
+        let make = spec.prepare(self.accel.core(), self.kvm.as_deref())?;
         self.past_counts.extend(self.accel.counts());
         self.accel = make(self.accel.hand_over());
         self.engine = spec;

@@ -3,9 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use brolga_cpu::cpuid::CpuModel;
-
-use super::{AccelKind, KvmError, on_kvm};
+use super::AccelKind;
 
 /// When a machine changes its accelerator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,22 +78,6 @@ impl AccelPlan {
     pub fn has(&self, kind: AccelKind) -> bool {
         self.first == kind || self.changes.iter().any(|change| change.kind == kind)
     }
-
-    /// The processor with which all of the accelerators can run a guest that was to have `model`,
-    /// and the names of the features that it lacks.
-    pub fn adapt(&self, model: CpuModel) -> Result<(CpuModel, Vec<String>), KvmError> {
-        if self.has(AccelKind::Kvm) { on_kvm::adapt(model) } else { Ok((model, Vec::new())) }
-    }
-}
-
-/// The time-stamp counter that guests read under KVM, if this host's KVM cannot set it for them.
-pub fn fixed_tsc() -> Result<Option<u64>, KvmError> {
-    on_kvm::fixed_tsc()
-}
-
-/// What guests will miss under this host's KVM that it does not say itself, for people.
-pub fn shortcoming() -> Result<Option<&'static str>, KvmError> {
-    on_kvm::shortcoming()
 }
 
 #[cfg(test)]

@@ -231,7 +231,7 @@ pub(super) struct LockstepArguments {
     pub(super) machine: MachineArguments,
 
     /// The two engines, each with settings behind colons: slice=COUNT, and for jit threshold=N,
-    /// threads=N and cache=BYTES
+    /// threads=N and cache=BYTES; kvm goes in single steps
     #[arg(long, value_name = "ENGINE,ENGINE", value_delimiter = ',', default_value = "interp,jit")]
     pub(super) engines: Vec<EngineSpec>,
 

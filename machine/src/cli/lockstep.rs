@@ -1,12 +1,14 @@
 //! `brolga lockstep`.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
 
 use super::args::LockstepArguments;
 use super::{config, refuse};
+use crate::accel::{AccelKind, KvmHost};
 use crate::clock::ClockKind;
 use crate::exit::End;
 use crate::lockstep::{self, Settings, Verdict};
@@ -28,7 +30,16 @@ pub(super) fn main(arguments: &LockstepArguments) -> ExitCode {
 fn compare(arguments: &LockstepArguments) -> Result<Verdict> {
     let LockstepArguments { machine, engines, every, ram_every, prompt, lines } = arguments;
     ensure!(engines.len() == 2, "--engines takes two, as in interp,interp:slice=1000");
-    let config = config(machine, engines[0].clone(), ClockKind::Virtual)?;
+    let mut engines = engines.clone();
+    let mut config = config(machine, engines[0].clone(), ClockKind::Virtual)?;
+    if engines.iter().any(|engine| engine.kind == AccelKind::Kvm) {
+        for line in config.adapt(Arc::new(KvmHost::open()?))? {
+            eprintln!("brolga: {line}");
+        }
+    }
+    for engine in &mut engines {
+        engine.steps = engine.kind == AccelKind::Kvm;
+    }
     let prompt = prompt.as_deref().unwrap_or_default();
     let answers = lines.iter().map(|line| Answer {
         after: TextMatch::new(prompt),
@@ -52,7 +63,10 @@ fn compare(arguments: &LockstepArguments) -> Result<Verdict> {
 
 fn tell(verdict: &Verdict) -> ExitCode {
     match verdict {
-        Verdict::Same { end, instructions, state } => {
+        Verdict::Same { end, instructions, state, counts } => {
+            for (name, count) in counts {
+                println!("brolga: {count:>12} {name}");
+            }
             println!("brolga: the engines agree: state {instructions} insns {state}");
             if let Some(message) = end.message() {
                 println!("brolga: {message}");

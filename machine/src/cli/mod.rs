@@ -13,6 +13,7 @@ use std::fs::{self, File};
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,7 @@ use brolga_jit::{DumpConfig, JitConfig};
 use clap::Parser;
 use clap::error::ErrorKind;
 
-use crate::accel::{AccelKind, AccelPlan, EngineSpec, KvmError, fixed_tsc, shortcoming};
+use crate::accel::{AccelKind, EngineSpec, KvmError, KvmHost};
 use crate::clock::ClockKind;
 use crate::exit::{End, HOST_ERROR, USER_ERROR};
 use crate::firmware::MemoryLayout;
@@ -110,17 +111,11 @@ fn prepare(run: &RunArguments) -> Result<Prepared> {
     let mut config = config(&run.machine, accel, run.clock.unwrap_or(ClockKind::Host))?;
     if plan.has(AccelKind::Kvm) {
         ensure!(config.clock == ClockKind::Host, KvmError::VirtualClock);
-        config.cpu = adapt(&plan, config.cpu)?;
-        if let Some(shortcoming) = shortcoming()? {
-            eprintln!("brolga: {shortcoming}");
+        for line in config.adapt(Arc::new(KvmHost::open()?))? {
+            eprintln!("brolga: {line}");
         }
     }
     let mut machine = Machine::new(config, Serial::nowhere())?;
-    if plan.has(AccelKind::Kvm)
-        && let Some(ticks) = fixed_tsc()?
-    {
-        machine.set_tsc(ticks);
-    }
     machine.set_changes(plan.changes);
     let tracer = trace::start(run)?;
     machine.debug.tracer = tracer;
@@ -142,18 +137,6 @@ fn prepare(run: &RunArguments) -> Result<Prepared> {
     };
     machine.connect(serial.with_input(receiver));
     Ok(Prepared { machine, terminal, door })
-}
-
-/// The processor that KVM can give, if it is among the accelerators; says what that lacks.
-fn adapt(plan: &AccelPlan, model: CpuModel) -> Result<CpuModel> {
-    let (given, lost) = plan.adapt(model)?;
-    if !lost.is_empty() {
-        eprintln!(
-            "brolga: KVM does not give, and the guest's processor lacks: {}",
-            lost.join(", ")
-        );
-    }
-    Ok(given)
 }
 
 /// Opens the door for debuggers and says where it is.
@@ -182,6 +165,7 @@ fn config(
         memory: MemoryLayout::new(machine.memory)?,
         cpu: cpu_model(machine.cpu.as_deref())?,
         accel,
+        kvm: None,
         clock,
         guest: guest(machine)?,
         on_triple_fault: machine.on_triple_fault,

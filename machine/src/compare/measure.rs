@@ -1,13 +1,14 @@
 //! A guest under every engine in turns.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
 use super::watch::{Mark, Measured, Plan, Watch};
 use super::{Engine, Settings, Subject};
-use crate::accel::{AccelKind, AccelPlan, EngineSpec, fixed_tsc};
+use crate::accel::{AccelKind, KvmHost};
 use crate::clock::ClockKind;
 use crate::exit::End;
 use crate::firmware::MemoryLayout;
@@ -26,6 +27,8 @@ pub type Counts = Vec<(String, f64)>;
 pub struct Outcome {
     /// Why it could not run, or not to the end.
     pub problem: Option<Problem>,
+    /// What guests miss under it.
+    pub missing: Vec<String>,
     /// What each run measured of each row.
     pub rounds: Vec<BTreeMap<u32, Measured>>,
     /// How long each run took, in seconds.
@@ -69,18 +72,28 @@ pub fn measure(
     progress: Progress<'_>,
 ) -> Result<Vec<Outcome>> {
     let timed = Plan::Timed { sample: settings.sample, samples: settings.samples };
-    let mut outcomes = vec![Outcome::default(); settings.engines.len()];
+    let mut outcomes = Vec::new();
+    let mut configs = Vec::new();
+    for engine in &settings.engines {
+        let (config, outcome) = match config(subject, settings, engine, ClockKind::Host)? {
+            Ok((config, missing)) => (Some(config), Outcome { missing, ..Outcome::default() }),
+            Err(problem) => (None, Outcome { problem: Some(problem), ..Outcome::default() }),
+        };
+        configs.push(config);
+        outcomes.push(outcome);
+    }
     let rounds = settings.rounds + 1;
     for round in 1..=rounds {
         let counting = round == rounds;
         let plan =
             if counting { Plan::Timed { sample: COUNTED_SAMPLE, samples: 1 } } else { timed };
-        for (engine, outcome) in settings.engines.iter().zip(&mut outcomes) {
-            if outcome.problem.is_some() {
+        let engines = settings.engines.iter().zip(&configs).zip(&mut outcomes);
+        for ((engine, config), outcome) in engines {
+            let Some(config) = config.clone().filter(|_| outcome.problem.is_none()) else {
                 continue;
-            }
+            };
             let show = |row: &str| progress(round, rounds, &engine.name, row);
-            match attempt(subject, settings, engine, plan, counting, &show)? {
+            match attempt(subject, settings, config, plan, counting, &show)? {
                 Attempt::Failed(problem) => outcome.problem = Some(problem),
                 Attempt::Ran(run) if counting => {
                     outcome.counts = run.counts;
@@ -100,19 +113,18 @@ pub fn measure(
 fn attempt(
     subject: &Subject,
     settings: &Settings,
-    engine: &Engine,
+    mut config: MachineConfig,
     plan: Plan,
     counting: bool,
     show: &dyn Fn(&str),
 ) -> Result<Attempt> {
-    let mut spec = match &engine.spec {
-        Ok(spec) => spec.clone(),
-        Err(reason) => return Ok(Attempt::Failed(Problem::Unavailable(reason.clone()))),
-    };
-    spec.jit.stats = counting;
-    let mut machine = match build(subject, settings, &spec, ClockKind::Host)? {
+    config.accel.jit.stats = counting;
+    let mut machine = match Machine::new(config, Serial::nowhere()) {
         Ok(machine) => machine,
-        Err(reason) => return Ok(Attempt::Failed(Problem::Unavailable(reason))),
+        Err(BuildError::Engine(error)) => {
+            return Ok(Attempt::Failed(Problem::Unavailable(error.to_string())));
+        }
+        Err(error) => bail!(error),
     };
     let watch = Watch::new(plan, settings.by);
     machine.set_stopwatch(Box::new(watch.clone()));
@@ -140,46 +152,37 @@ fn attempt(
     Ok(Attempt::Ran(Run { rows: watch.measured(), counts: counter.rows, total, seconds }))
 }
 
-/// The machine, or why the engine cannot be had here.
-pub fn build(
+/// The machine that an engine gets, and what its guest misses, or why the engine cannot be had here.
+pub fn config(
     subject: &Subject,
     settings: &Settings,
-    spec: &EngineSpec,
+    engine: &Engine,
     clock: ClockKind,
-) -> Result<Result<Machine, String>> {
-    let cpu = match AccelPlan::from(spec.kind).adapt(settings.cpu.clone()) {
-        Ok((cpu, _)) => cpu,
-        Err(error) => return Ok(Err(error.to_string())),
+) -> Result<Result<(MachineConfig, Vec<String>), Problem>> {
+    let accel = match &engine.spec {
+        Ok(spec) => spec.clone(),
+        Err(reason) => return Ok(Err(Problem::Unavailable(reason.clone()))),
     };
-    let config = MachineConfig {
+    let is_kvm = accel.kind == AccelKind::Kvm;
+    let mut config = MachineConfig {
         memory: MemoryLayout::new(settings.memory)?,
-        cpu,
-        accel: spec.clone(),
+        cpu: settings.cpu.clone(),
+        accel,
+        kvm: None,
         clock,
         guest: subject.guest.clone(),
         on_triple_fault: OnTripleFault::Stop,
         stop_text: subject.stop_text.clone(),
         taps: Vec::new(),
     };
-    let mut reason = None;
-    let built = Machine::with_accelerator(config, Serial::nowhere(), |core| {
-        spec.build(core).map_err(|error| {
-            reason = Some(error.to_string());
-            BuildError::from(error)
-        })
-    });
-    match (built, reason) {
-        (Ok(mut machine), _) => {
-            if spec.kind == AccelKind::Kvm
-                && let Ok(Some(ticks)) = fixed_tsc()
-            {
-                machine.set_tsc(ticks);
-            }
-            Ok(Ok(machine))
-        }
-        (Err(_), Some(reason)) => Ok(Err(reason)),
-        (Err(error), None) => bail!(error),
+    if !is_kvm {
+        return Ok(Ok((config, Vec::new())));
     }
+    let missing = KvmHost::open().and_then(|host| config.adapt(Arc::new(host)));
+    Ok(match missing {
+        Ok(missing) => Ok((config, missing)),
+        Err(error) => Err(Problem::Unavailable(error.to_string())),
+    })
 }
 
 /// What is wrong with an end, if it is not what the guest was run for.

@@ -319,6 +319,15 @@ fn kvm(names: &[String], outcomes: &[Outcome], host: &Host, rows: &[Row]) -> Kvm
     let Some(at) = names.iter().position(|name| name == KVM) else {
         return Kvm { kind: KvmKind::NotAsked, words: String::new() };
     };
+    let mut kvm = what_kvm_is(at, outcomes, host, rows);
+    for missing in &outcomes[at].missing {
+        kvm.words = format!("{} {missing}.", kvm.words).trim_start().to_owned();
+    }
+    kvm
+}
+
+/// The same, from the figures of the engine at this index.
+fn what_kvm_is(at: usize, outcomes: &[Outcome], host: &Host, rows: &[Row]) -> Kvm {
     let problem = match &outcomes[at].problem {
         Some(Problem::Unavailable(why)) => Some(format!("KVM cannot be used here: {why}.")),
         Some(Problem::Died(why)) => Some(format!("KVM has no figures: {why}.")),

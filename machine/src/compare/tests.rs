@@ -8,13 +8,15 @@ use brolga_cpu::cpuid::CpuModel;
 
 use super::clock::By;
 use super::host::{Host, Virtualization};
-use super::measure::{Outcome, Problem, build, measure};
+use super::measure::{Outcome, Problem, config, measure};
 use super::report::{KvmKind, Report};
 use super::watch::{Failure, Measured, Plan, Sample, Watch};
 use super::{Engine, Settings, Subject, html, print};
 use crate::clock::ClockKind;
 use crate::exit::End;
+use crate::machine::Machine;
 use crate::run::Limits;
+use crate::serial::Serial;
 
 fn settings(engines: &[&str]) -> Settings {
     Settings {
@@ -33,9 +35,9 @@ fn settings(engines: &[&str]) -> Settings {
 /// the end.
 fn replay(engine: &str) -> Result<(Vec<u64>, String)> {
     let (subject, settings) = (Subject::nanobench(), settings(&[engine]));
-    let spec = engine.parse().map_err(anyhow::Error::msg)?;
-    let mut machine =
-        build(&subject, &settings, &spec, ClockKind::Virtual)?.map_err(anyhow::Error::msg)?;
+    let (config, _) = config(&subject, &settings, &settings.engines[0], ClockKind::Virtual)?
+        .map_err(|problem| anyhow::anyhow!("{engine}: {problem:?}"))?;
+    let mut machine = Machine::new(config, Serial::nowhere())?;
     let watch = Watch::new(Plan::Fixed(300), By::Wall);
     machine.set_stopwatch(Box::new(watch.clone()));
     let end = machine.run(&Limits::default());
@@ -174,6 +176,18 @@ fn a_level_0_that_no_processor_has_is_an_emulator_whatever_level_3_does() {
     kvm.rounds[0].insert(1, failed);
     let found = report(kvm).kvm;
     assert_eq!(found.kind, KvmKind::Emulating, "{}", found.words);
+}
+
+#[test]
+fn what_guests_miss_under_kvm_is_told() {
+    let missing = vec!["SYSCALL is broken".to_owned(), "no AVX".to_owned()];
+    let died = Problem::Died("triple fault".into());
+    let ran = outcome([0.5, 0.5], &[2.5], Failure::Exception(6));
+    for kvm in [ran, Outcome { problem: Some(died), ..Outcome::default() }] {
+        let report = report(Outcome { missing: missing.clone(), ..kvm });
+        let told = print::text(&report, print::Unit::Time);
+        assert!(told.contains(". SYSCALL is broken. no AVX.\n"), "{told}");
+    }
 }
 
 #[test]

@@ -6,6 +6,8 @@
 //! each other without moving anything. Events are offered before each entry: KVM takes an interrupt
 //! when the guest can, and tells when it can if it could not.
 
+mod step;
+
 use std::io;
 
 use brolga_cpu::core::{Core, Interpreter, Stop};
@@ -18,9 +20,11 @@ use kvm_bindings::{KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP, kvm_guest_debug
 use super::alarm::Alarm;
 use super::counts::Counts;
 use super::exit::{self, Exit, GivesUp, MmioAccess, PortAccess};
+use super::state::Pending;
 use super::vm::Vm;
 use super::{Host, msrs, state, sys};
 use crate::accel::{Accelerator, HostFailure, KvmError, Slice};
+pub use step::Stepping;
 
 /// A guest that runs under KVM.
 pub struct Engine {
@@ -39,8 +43,10 @@ pub struct Engine {
     stale: bool,
     /// KVM's time-stamp counter shows the guest's time.
     tsc_set: bool,
-    /// It cannot be set: see [`Host::fixed_tsc`].
+    /// It cannot be set: see [`Host::open`].
     tsc_is_fixed: bool,
+    /// The guest never reads it: time-stamp counter and time are the interpreter's.
+    tsc_is_ours: bool,
     failure: Option<HostFailure>,
     counts: Counts,
 }
@@ -73,7 +79,7 @@ impl Engine {
         core: &Core,
     ) -> Result<impl FnOnce(Core) -> Self + use<>, KvmError> {
         let vm = Vm::new(host, core.mem.map.clone(), &core.model)?;
-        let tsc_is_fixed = host.fixed_tsc()?.is_some();
+        let tsc_is_fixed = host.tsc_is_fixed;
         Ok(move |core| Self {
             interpreter: Interpreter::new(core),
             vm,
@@ -85,6 +91,7 @@ impl Engine {
             stale: false,
             tsc_set: false,
             tsc_is_fixed,
+            tsc_is_ours: false,
             failure: None,
             counts: Counts::default(),
         })
@@ -99,19 +106,23 @@ impl Engine {
     /// Executes one instruction under KVM and brings the state back; how KVM ended it.
     pub fn step(&mut self) -> io::Result<Stepped> {
         self.enter()?;
-        let control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP;
-        self.debug(control)?;
-        let ran = self.vm.vcpu.run().map(drop);
-        let exit = exit::read(self.vm.vcpu.get_kvm_run());
+        let exit = self.step_once();
         self.debug(0)?;
         self.leave()?;
-        ran.map_err(host)?;
-        Ok(match exit {
+        Ok(match exit? {
             Exit::Debug => Stepped::Done,
             Exit::GivesUp(on) => Stepped::GaveUp(on.why),
             Exit::Shutdown => Stepped::Shutdown,
             _ => Stepped::Exited,
         })
+    }
+
+    /// Executes one instruction of the state that is KVM's; why KVM came back.
+    fn step_once(&mut self) -> io::Result<Exit> {
+        self.debug(KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP)?;
+        let ran = self.vm.vcpu.run().map(drop);
+        ran.map_err(host)?;
+        Ok(exit::read(self.vm.vcpu.get_kvm_run()))
     }
 
     fn debug(&self, control: u32) -> io::Result<()> {
@@ -145,16 +156,22 @@ impl Engine {
         if !self.away {
             return Ok(());
         }
-        self.finish()?;
+        let pending = self.take_back()?;
         let core = &mut self.interpreter.core;
-        let pending = state::from_kvm(&self.vm.vcpu, core)?;
-        self.away = false;
         core.lines.nmi |= pending.nmi;
         if let Some(event) = pending.event {
             core.mem.tlb.flush_all();
             interrupt::deliver(core, event);
         }
         Ok(())
+    }
+
+    /// Moves the state back but for the events that KVM has not delivered yet.
+    fn take_back(&mut self) -> io::Result<Pending> {
+        self.finish()?;
+        let pending = state::from_kvm(&self.vm.vcpu, &mut self.interpreter.core)?;
+        self.away = false;
+        Ok(pending)
     }
 
     /// Has KVM end the instruction of the last exit.
@@ -244,14 +261,10 @@ impl Engine {
         self.interpreter.core.vcpu.repeating = false;
         let ran = self.vm.vcpu.run().map(drop);
         self.unfinished = false;
-        let core = &mut self.interpreter.core;
         let run = self.vm.vcpu.get_kvm_run();
         self.if_flag = run.if_flag != 0;
         self.open = run.ready_for_interrupt_injection != 0 && self.if_flag;
-        if run.cr8 != core.bus.cr8() {
-            let now = core.now();
-            core.bus.set_cr8(now, run.cr8);
-        }
+        self.follow_cr8();
         match ran {
             Ok(()) => self.serve(),
             Err(error) if error.errno() == libc::EINTR => {
@@ -266,9 +279,23 @@ impl Engine {
         }
     }
 
+    /// Tells the local APIC of the priority that the guest has set.
+    fn follow_cr8(&mut self) {
+        let core = &mut self.interpreter.core;
+        let cr8 = self.vm.vcpu.get_kvm_run().cr8;
+        if cr8 != core.bus.cr8() {
+            let now = core.now();
+            core.bus.set_cr8(now, cr8);
+        }
+    }
+
     /// Does what KVM has come back for.
     fn serve(&mut self) -> Next {
         let exit = exit::read(self.vm.vcpu.get_kvm_run());
+        self.answer(exit)
+    }
+
+    fn answer(&mut self, exit: Exit) -> Next {
         self.counts.exit(&exit);
         match exit {
             Exit::Port(access) => self.port(&access),
@@ -353,6 +380,9 @@ impl Engine {
 
     /// Makes KVM's time-stamp counter the guest's, or the other way round where KVM's cannot be set.
     fn set_tsc(&mut self) -> io::Result<()> {
+        if self.tsc_is_ours {
+            return Ok(());
+        }
         self.tsc_set = true;
         if self.tsc_is_fixed {
             return self.follow_tsc();

@@ -4,14 +4,14 @@ use std::ffi::CString;
 use std::io;
 use std::path::Path;
 
+use brolga_cpu::core::Core;
 use brolga_cpu::cpuid::{CpuModel, TSC_KHZ};
 use kvm_bindings as kvm;
 use kvm_ioctls::{Cap, Kvm};
 
-use super::cpuid;
 use super::sys::Probe;
-use super::syscall;
-use crate::accel::KvmError;
+use super::{Engine, Stepping, cpuid, syscall};
+use crate::accel::{KvmError, Make};
 
 /// Where Linux has KVM.
 const DEVICE: &str = "/dev/kvm";
@@ -41,6 +41,9 @@ pub struct Host {
     pub(super) kvm: Kvm,
     /// The frequency that a guest's time-stamp counter has, in kHz.
     tsc_khz: u32,
+    /// A guest has the host's time-stamp counter whatever it is set to (a KVM that neither offsets
+    /// nor intercepts it).
+    pub(super) tsc_is_fixed: bool,
 }
 
 impl Host {
@@ -60,20 +63,16 @@ impl Host {
             return Err(KvmError::NotKvm { path: path.to_owned(), version });
         }
         check(|number| kvm.check_extension_raw(number.into()) > 0)?;
+        let probe = Probe::new(&kvm)?;
         let scales = kvm.check_extension(Cap::TscControl);
-        let tsc_khz = if scales { TSC_KHZ } else { Probe::new(&kvm)?.tsc_khz()? };
-        Ok(Self { kvm, tsc_khz })
+        let tsc_khz = if scales { TSC_KHZ } else { probe.tsc_khz()? };
+        let tsc_is_fixed = probe.tsc_is_fixed()?;
+        Ok(Self { kvm, tsc_khz, tsc_is_fixed })
     }
 
-    /// The time-stamp counter of guests, if a guest has the host's whatever it is set to (a KVM that
-    /// neither offsets nor intercepts it).
+    /// The time-stamp counter of guests, if it cannot be set.
     pub fn fixed_tsc(&self) -> Result<Option<u64>, KvmError> {
-        let probe = Probe::new(&self.kvm)?;
-        let far = 1_000_000_000_000_000;
-        let before = probe.tsc()?;
-        probe.set_tsc(before.wrapping_add(far))?;
-        let now = probe.tsc()?;
-        Ok((now.wrapping_sub(before) < far / 2).then_some(now))
+        self.tsc_is_fixed.then(|| Probe::new(&self.kvm)?.tsc()).transpose()
     }
 
     /// What guests will miss under this KVM that it does not say itself, for people.
@@ -91,6 +90,22 @@ impl Host {
         let (model, lost) = cpuid::restrict(&self.kvm, model)?;
         let lost = lost.iter().map(|feature| format!("{feature:?}").to_lowercase()).collect();
         Ok((model.with_tsc_khz(self.tsc_khz), lost))
+    }
+
+    /// Everything that can fail, for a vCPU whose guest knows its processor already; what is
+    /// returned makes the engine of it, one that goes in single steps if it `steps`.
+    pub(crate) fn prepare(&self, core: &Core, steps: bool) -> Result<Make, KvmError> {
+        let (given, lost) = self.adapt((*core.model).clone())?;
+        if given != *core.model {
+            let clock = format!("TSC at {} kHz", given.tsc_khz());
+            let what = if lost.is_empty() { clock } else { lost.join(", ") };
+            return Err(KvmError::OtherProcessor(what));
+        }
+        let make = Engine::prepare(self, core)?;
+        Ok(match steps {
+            true => Box::new(|core| Box::new(Stepping::new(make(core)))),
+            false => Box::new(|core| Box::new(make(core))),
+        })
     }
 }
 

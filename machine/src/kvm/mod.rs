@@ -18,5 +18,5 @@ mod sys;
 mod syscall;
 mod vm;
 
-pub use engine::{Engine, Stepped};
+pub use engine::{Engine, Stepped, Stepping};
 pub use host::Host;

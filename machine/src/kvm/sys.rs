@@ -129,10 +129,13 @@ impl Probe {
         read_tsc(&self.vcpu).map_err(|error| KvmError::Setup { what: "KVM_GET_MSRS", error })
     }
 
-    /// Sets its time-stamp counter.
-    pub(super) fn set_tsc(&self, ticks: u64) -> Result<(), KvmError> {
-        write_tsc(&self.vcpu, ticks)
-            .map_err(|error| KvmError::Setup { what: "KVM_SET_MSRS", error })
+    /// Whether its time-stamp counter cannot be set.
+    pub(super) fn tsc_is_fixed(&self) -> Result<bool, KvmError> {
+        let far = 1_000_000_000_000_000;
+        let before = self.tsc()?;
+        write_tsc(&self.vcpu, before.wrapping_add(far))
+            .map_err(|error| KvmError::Setup { what: "KVM_SET_MSRS", error })?;
+        Ok(self.tsc()?.wrapping_sub(before) < far / 2)
     }
 
     /// The frequency of its time-stamp counter.

@@ -52,6 +52,8 @@ pub enum Verdict {
         instructions: u64,
         /// The hash of the state ([`Machine::state_hash`]).
         state: String,
+        /// What the engines have counted ([`Machine::counts`]).
+        counts: Vec<(String, u64)>,
     },
     /// The engines differ.
     Different(Box<Report>),
@@ -81,7 +83,9 @@ pub fn run(build: &Builder<'_>, settings: &Settings) -> Result<Verdict, BuildErr
         if let Some(end) = end {
             let machine = pair.machine(0);
             let (instructions, state) = (machine.retired(), machine.state_hash());
-            return Ok(Verdict::Same { end: Box::new(end), instructions, state });
+            let counts = [0, 1].into_iter().flat_map(|number| pair.machine(number).counts());
+            let counts = counts.collect();
+            return Ok(Verdict::Same { end: Box::new(end), instructions, state, counts });
         }
         if compares_ram {
             agreed = pair.at();

@@ -18,6 +18,7 @@ fn config(accel: EngineSpec) -> MachineConfig {
         memory: MemoryLayout::new(32 << 20).expect("a size of RAM"),
         cpu: CpuModel::by_name("max").expect("a model"),
         accel,
+        kvm: None,
         clock: ClockKind::Virtual,
         guest: Guest::Rom(brolga_test_roms::default_guest()),
         on_triple_fault: OnTripleFault::Stop,
@@ -130,7 +131,7 @@ fn a_shut_down_vcpu_is_a_difference() {
 fn slices_do_not_show() {
     for slice in [1, 2, 3, 1000] {
         let spec: EngineSpec = format!("interp:slice={slice}").parse().expect("an engine");
-        match compare(move |core| spec.build(core).expect("an interpreter"), 3_000_000) {
+        match compare(move |core| spec.build(core, None).expect("an interpreter"), 3_000_000) {
             Verdict::Same { instructions, .. } => assert_eq!(instructions, 3_000_000),
             Verdict::Different(report) => panic!("slices of {slice}: {report}"),
         }

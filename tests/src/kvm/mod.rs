@@ -1,6 +1,8 @@
-//! KVM against our own vCPU: states that move there and back, and single instructions as an oracle.
+//! KVM against our own vCPU: states that move there and back, single instructions as an
+//! oracle, and ROMs side by side.
 
 pub mod cases;
+pub mod lockstep;
 pub mod state;
 
 use std::sync::Arc;

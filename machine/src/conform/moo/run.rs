@@ -88,7 +88,7 @@ impl Bench {
         map.set_a20(processor.has_a20());
         let map = Arc::new(map);
         let core = Core::new(Arc::new(cpu.clone()), Arc::clone(&map), Box::new(NoDevices));
-        Ok(Bench { engine: engine.build(core)?, map, processor })
+        Ok(Bench { engine: engine.build(core, None)?, map, processor })
     }
 
     /// Why `case` cannot be run here, if so.

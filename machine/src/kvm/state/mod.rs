@@ -9,7 +9,7 @@ use std::io;
 
 use brolga_cpu::core::Core;
 use brolga_cpu::cpuid::{CpuModel, Feature};
-use brolga_cpu::vcpu::{RIP, SegReg, Vcpu, cr0, efer, gpr};
+use brolga_cpu::vcpu::{RIP, SegReg, Vcpu, cr0, efer, gpr, rflags};
 use kvm_bindings as kvm;
 use kvm_bindings::{Msrs, kvm_msr_entry};
 use kvm_ioctls::VcpuFd;
@@ -51,9 +51,18 @@ pub(super) fn to_kvm(
     let sys = &state.sys;
     let debug = kvm::kvm_debugregs { db: sys.dr, dr6: sys.dr6, dr7: sys.dr7, ..Default::default() };
     vcpu.set_debug_regs(&debug).map_err(host)?;
-    vcpu.set_regs(&registers(state)).map_err(host)?;
+    registers_to_kvm(vcpu, state)?;
+    // Nor does it know virtual-8086 mode.
+    if state.v86() && vcpu.get_regs().map_err(host)?.rflags & rflags::VM == 0 {
+        return Err(io::Error::other("KVM does not take virtual-8086 mode"));
+    }
     // The last: KVM forgets what is pending when other state is set.
     vcpu.set_vcpu_events(&events::to_kvm(state)).map_err(host)
+}
+
+/// Gives KVM what instructions change most: general registers, RIP and RFLAGS.
+pub(super) fn registers_to_kvm(vcpu: &VcpuFd, state: &Vcpu) -> io::Result<()> {
+    vcpu.set_regs(&registers(state)).map_err(host)
 }
 
 /// Takes the state over. Events that KVM has not delivered yet are returned.

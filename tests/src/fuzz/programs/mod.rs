@@ -44,7 +44,7 @@ pub fn default_engines() -> [[EngineSpec; 2]; 2] {
 /// Runs the programs of some seeds on all host cores; the first difference is the error, with the
 /// smallest program found that shows it. The second engine gets its budgets in random pieces.
 pub fn run(cases: Cases, engines: &[EngineSpec; 2]) -> Result<()> {
-    let [first, second] = engines.each_ref().map(|spec| move |core| Ok(spec.build(core)?));
+    let [first, second] = engines.each_ref().map(|spec| move |core| Ok(spec.build(core, None)?));
     let [name, other] = engines;
     super::each(cases, PROGRESS, |seed| match find_difference([&first, &second], seed)? {
         Some(difference) => bail!("{name} and {other} differ\n{difference}"),
