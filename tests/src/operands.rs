@@ -99,6 +99,8 @@ fn fill_other(
     let operand = i.code().op_code().op_kind(n);
     let v = value(rng);
     let kind = match operand {
+        // ENTER's.
+        Operand::imm8 if n == 1 && i.op0_kind() == OpKind::Immediate16 => OpKind::Immediate8_2nd,
         Operand::imm8 => OpKind::Immediate8,
         Operand::imm8_const_1 => OpKind::Immediate8,
         Operand::imm8sex16 => OpKind::Immediate8to16,
@@ -118,6 +120,11 @@ fn fill_other(
             32 => OpKind::MemoryESEDI,
             _ => OpKind::MemoryESRDI,
         },
+        Operand::seg_rBX_al => {
+            i.set_memory_base(if bits == 64 { Register::RBX } else { Register::EBX });
+            i.set_memory_index(Register::AL);
+            OpKind::Memory
+        }
         Operand::r8_or_mem
         | Operand::r16_or_mem
         | Operand::r32_or_mem
@@ -140,6 +147,7 @@ fn fill_other(
         OpKind::Immediate8 => {
             i.set_immediate8(if operand == Operand::imm8_const_1 { 1 } else { v as u8 });
         }
+        OpKind::Immediate8_2nd => i.set_immediate8_2nd(v as u8),
         OpKind::Immediate8to16 => i.set_immediate8to16(v as i8 as i16),
         OpKind::Immediate8to32 => i.set_immediate8to32(v as i8 as i32),
         OpKind::Immediate8to64 => i.set_immediate8to64(v as i8 as i64),

@@ -104,6 +104,7 @@ fn floats<B: VectorBackend>(i: &Instruction) -> Option<Handler<B>> {
     use Mnemonic::*;
     let wide = i.op1_register().is_ymm() || i.memory_size().size() == 32;
     Some(match i.mnemonic() {
+        Vdpps if i.op0_register().is_ymm() => float::dot_products_256::<B>,
         Vcmpss => avx_compare::compare::<B, 0>,
         Vcmpsd => avx_compare::compare::<B, 1>,
         Vcmpps => avx_compare::compare::<B, 2>,

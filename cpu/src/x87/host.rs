@@ -12,18 +12,21 @@ type Outcome = ([F80; 2], u16);
 /// Ten bytes in memory, as FLD m80 and FSTP m80 use them.
 type Slot = [u8; 10];
 
-/// Defines functions that run one instruction on `[ST(0), ST(1)]` under a control word whose
-/// exceptions are all masked.
+/// Defines functions that run one instruction on `[ST(0), ST(1)]` under a control word. Exceptions
+/// found before the computation are masked. An unmasked overflow or underflow gives a result with
+/// an adjusted exponent (SDM vol. 1, 8.5.4 and 8.5.5) and waits for the next instruction but those
+/// without a wait, of which FNCLEX ends it.
 macro_rules! instructions {
     ($($name:ident = $line:literal;)*) => {$(
         fn $name(operands: [F80; 2], control: u16) -> Outcome {
             let mut slots: [Slot; 2] = operands.map(F80::to_le_bytes);
-            let control = control | u16::from(flag::ALL);
+            let control = control | u16::from(flag::ALL & !(flag::OVERFLOW | flag::UNDERFLOW));
             let mut saved = 0_u16;
             let status: u16;
             // SAFETY: the x87 stack is empty on entry because all its registers are declared
-            // clobbered; FNINIT empties it again, and the control word is restored. All
-            // exceptions are masked, so nothing traps. Memory is only the three locals.
+            // clobbered; FNINIT empties it again, and the control word is restored. Loads of ten
+            // bytes raise none of what is unmasked, and FNCLEX takes back what `$line` raises, so
+            // nothing traps. Memory is only the three locals.
             unsafe {
                 asm!(
                     "fnstcw word ptr [{saved}]",
@@ -33,6 +36,7 @@ macro_rules! instructions {
                     "fld tbyte ptr [{slots}]",
                     $line,
                     "fnstsw ax",
+                    "fnclex",
                     "fstp tbyte ptr [{slots}]",
                     "fstp tbyte ptr [{slots} + 10]",
                     "fninit",
@@ -61,7 +65,7 @@ instructions! {
     fsincos = "fsincos";
 }
 
-/// A transcendental instruction with all exceptions masked; flags and C1 go to `env`.
+/// A transcendental instruction; flags and C1 go to `env`.
 pub(super) fn transcendental(
     op: Transcendental,
     st0: F80,

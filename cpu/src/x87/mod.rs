@@ -15,8 +15,11 @@ mod arith;
 #[cfg(all(target_arch = "x86_64", any(test, not(feature = "portable"))))]
 mod host;
 mod image;
+#[cfg(any(test, feature = "portable", not(target_arch = "x86_64")))]
+mod portable;
 mod transcendental;
 mod transfer;
+#[cfg(any(test, feature = "portable", not(target_arch = "x86_64")))]
 mod wide;
 
 pub use arith::{Arith, ArithMem, CompareFlags};

@@ -44,6 +44,13 @@ impl<T> Store<T> {
     }
 }
 
+/// The significand of pi, its exponent 1.
+pub(super) const PI: u128 = 0xC90F_DAA2_2168_C234_C4C6_628B_80DC_1CD1;
+/// The significand of log2(e), its exponent 0.
+pub(super) const LOG2_E: u128 = 0xB8AA_3B29_5C17_F0BB_BE87_FED0_691D_3E88;
+/// The significand of ln(2), its exponent -1.
+pub(super) const LN_2: u128 = 0xB172_17F7_D1CF_79AB_C9E3_B398_03F2_F6AF;
+
 /// The constants that load instructions push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Constant {
@@ -70,10 +77,10 @@ impl Constant {
             Self::Zero => return F80::zero(false),
             Self::One => (0, 1 << 127),
             Self::Log2Of10 => (1, 0xD49A_784B_CD1B_8AFE_492B_F6FF_4DAF_DB4C),
-            Self::Log2OfE => (0, super::wide::LOG2_E),
-            Self::Pi => (1, super::wide::PI),
+            Self::Log2OfE => (0, LOG2_E),
+            Self::Pi => (1, PI),
             Self::Log10Of2 => (-2, 0x9A20_9A84_FBCF_F798_8F89_59AC_0B7C_9178),
-            Self::LnOf2 => (-1, super::wide::LN_2),
+            Self::LnOf2 => (-1, LN_2),
         };
         let mut env = Env { rounding, masks: flag::ALL, ..Env::default() };
         round_pack::<F80>(Exact { sign: false, exp, sig }, F80::PRECISION, &mut env)

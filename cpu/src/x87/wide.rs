@@ -1,15 +1,9 @@
 //! A 128-bit floating-point number for the portable transcendental functions: some 120 good bits,
 //! so that one rounding to 64 at the end is right but for rare ties.
 
+use super::transfer::{LN_2, LOG2_E, PI};
 use crate::softfloat::{Exact, Unpacked};
 use std::ops::{Add, Div, Mul, Neg, Sub};
-
-/// The significand of pi, its exponent 1.
-pub(super) const PI: u128 = 0xC90F_DAA2_2168_C234_C4C6_628B_80DC_1CD1;
-/// The significand of log2(e), its exponent 0.
-pub(super) const LOG2_E: u128 = 0xB8AA_3B29_5C17_F0BB_BE87_FED0_691D_3E88;
-/// The significand of ln(2), its exponent -1.
-pub(super) const LN_2: u128 = 0xB172_17F7_D1CF_79AB_C9E3_B398_03F2_F6AF;
 
 /// `sig * 2^(exp - 127)`; bit 127 of `sig` set, or all of it zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

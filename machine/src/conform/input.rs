@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
-use brolga_test_roms::conformance::Rom;
+use brolga_test_roms::conformance::{Rom, all, by_name};
 use flate2::read::GzDecoder;
 
 use super::reporting::Reporting;
@@ -56,7 +56,7 @@ impl Input {
 
 /// All ROMs of ours, by name.
 pub fn built_in() -> Vec<Arc<Rom>> {
-    brolga_test_roms::conformance::all().into_iter().map(Arc::new).collect()
+    all().into_iter().map(Arc::new).collect()
 }
 
 /// What the arguments name: files, folders with all tests below them, and ROMs of ours; these if
@@ -82,10 +82,10 @@ pub fn find(arguments: &[PathBuf], reporting: &Reporting) -> Result<Vec<Input>> 
         } else if path.exists() {
             inputs.push(file(path.clone()));
         } else {
-            let rom = built_in().into_iter().find(|rom| path.as_os_str() == rom.name);
-            inputs.push(Input::Rom(rom.with_context(|| {
+            let rom = path.to_str().and_then(by_name).with_context(|| {
                 format!("{} is neither a file nor a ROM of --list", path.display())
-            })?));
+            })?;
+            inputs.push(Input::Rom(Arc::new(rom)));
         }
     }
     Ok(inputs)

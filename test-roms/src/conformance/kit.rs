@@ -6,23 +6,14 @@ use std::ops::{Deref, DerefMut};
 use iced_x86::code_asm::*;
 
 use super::features::Feature;
+use super::ground::{self, stub};
+pub(super) use super::ground::{
+    BACK, GDT, GDT_SIZE, IDT, INNER_STACK, SCRATCH, STACK, TSS, USER_STACK, VARIABLES, VECTORS,
+};
 use super::script::{self, Case, Script};
 use super::{Check, Kind, NOTHING, Rom, exception};
 use crate::rom::tables::{self, CODE, DATA, PAGES, SIZE32, segment, table_register};
 use crate::rom::{Emit, Mode, Placed, ROM_BASE, RomBuilder, Section, emit};
-
-/// Where things lie in RAM.
-pub(super) const GDT: u32 = 0x1000;
-pub(super) const GDT_SIZE: u32 = 0x400;
-pub(super) const IDT: u32 = 0x2000;
-pub(super) const TSS: u32 = 0x3000;
-pub(super) const VARIABLES: u32 = 0x4000;
-/// Ends of stacks: of the checks, of handlers that come from an outer level, of level 3.
-pub(super) const STACK: u32 = 0x6000;
-pub(super) const INNER_STACK: u32 = 0x7000;
-pub(super) const USER_STACK: u32 = 0x8000;
-/// Space for the checks themselves, up to 80000h.
-pub(super) const SCRATCH: u32 = 0x1_0000;
 
 /// The number of the next report.
 const INDEX: u32 = VARIABLES;
@@ -55,13 +46,6 @@ pub(super) const FREE: u16 = 0x40;
 pub(super) const USER: u8 = 0x60;
 pub(super) const TSS32: u8 = 0x89;
 const INTERRUPT_GATE: u8 = 0x8e;
-
-/// Handlers for all exceptions, interrupts of the 8259s, and [`BACK`].
-pub(super) const VECTORS: u8 = 0x50;
-/// The interrupt with which code of level 3 ends its check.
-pub(super) const BACK: u8 = 0x40;
-/// Vectors with an error code (SDM vol. 3A, table 7-1).
-pub(super) const WITH_ERROR_CODE: [u8; 7] = [8, 10, 11, 12, 13, 14, 17];
 
 /// The routine that notes what was raised and resumes the checks.
 pub(super) const RECOVER: &str = "recover";
@@ -206,33 +190,23 @@ fn begin(a: &mut Section<'_>, idt: u32, recover: u32) -> Emit {
 
 /// EAX: a value to report. Changes no other register and no flag.
 fn emit_report(a: &mut Section<'_>) -> Emit {
-    emit!(a;
-        at("report");
-        pushfd();
-        pushad();
-        xor(ebx, ebx);
-        call -> "report_value";
-        popad();
-        popfd();
-        ret();
-        at("report_value");
-    );
-    script::emit_report(a, INDEX)
+    ground::emit_report(
+        a,
+        INDEX,
+        |a| {
+            emit!(a; pushfd(); pushad(); xor(ebx, ebx););
+            Ok(())
+        },
+        |a| {
+            emit!(a; popad(); popfd(););
+            Ok(())
+        },
+    )
 }
 
-fn stub(vector: u8) -> String {
-    format!("vector_{vector}")
-}
-
-/// Stubs that push the vector, and a 0 in the place of a missing error code; then the hook.
+/// The stubs of all vectors, and where they lead.
 fn handlers(a: &mut Section<'_>) -> Emit {
-    for vector in 0..VECTORS {
-        a.at(&stub(vector))?;
-        if !WITH_ERROR_CODE.contains(&vector) {
-            a.push(0)?;
-        }
-        emit!(a; push(u32::from(vector)); jmp -> "hook";);
-    }
+    ground::emit_stubs(a)?;
     emit!(a;
         at("hook");
         // Only CS is sure to be flat.
@@ -303,9 +277,8 @@ impl Kit<'_, '_> {
         code: impl FnOnce(&mut Self) -> Emit,
     ) -> Emit {
         self.attempt(code)?;
-        self.note(name, source, [expected.into(), u64::MAX], Kind::Outcome);
-        emit!(self; mov(eax, dword_ptr(OUTCOME)); call -> "report";);
-        Ok(())
+        self.mov(eax, dword_ptr(OUTCOME))?;
+        self.report(name, source, [expected.into(), u64::MAX], Kind::Outcome)
     }
 
     /// Executes `code` and reports EAX.
@@ -317,9 +290,7 @@ impl Kit<'_, '_> {
         code: impl FnOnce(&mut Self) -> Emit,
     ) -> Emit {
         code(self)?;
-        self.note(name, source, [expected, mask].map(u64::from), Kind::Number);
-        emit!(self; call -> "report";);
-        Ok(())
+        self.report(name, source, [expected, mask].map(u64::from), Kind::Number)
     }
 
     /// Reports how far behind a label the return address of the exception is.
@@ -346,19 +317,10 @@ impl Kit<'_, '_> {
         code: impl FnOnce(&mut Self) -> Emit,
         after: impl FnOnce(&mut Self) -> Emit,
     ) -> Emit {
-        let count = self.note_all(source, kind, cases);
-        let again = self.fresh("matrix");
-        emit!(self; mov(dword_ptr(CASE), 0); at(&again););
-        self.attempt(code)?;
-        after(self)?;
-        emit!(self;
-            mov(eax, dword_ptr(OUTCOME));
-            call -> "report";
-            inc(dword_ptr(CASE));
-            cmp(dword_ptr(CASE), count);
-            jb -> &again;
-        );
-        Ok(())
+        ground::matrix(self, [CASE, OUTCOME], source, kind, cases, |a| {
+            a.attempt(code)?;
+            after(a)
+        })
     }
 
     /// Continues at level 3, with flat segments and what `flags` sets in EFLAGS. Ends what

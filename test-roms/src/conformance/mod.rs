@@ -6,12 +6,14 @@
 //! with the emulator. A ROM ends with a 0 at the exit port; one that dies has reported what it had
 //! come to.
 //!
-//! `kit` is the ground that they stand on, in 32-bit protected mode.
+//! `kit` is the ground that they stand on, in 32-bit protected mode; `ground` is what it has in common
+//! with that in 64-bit mode.
 
 mod compute;
 mod debugging;
 mod exceptions;
 mod features;
+mod ground;
 mod kit;
 mod long;
 mod modifying;
@@ -147,39 +149,51 @@ impl Report {
     }
 }
 
+/// Builds a ROM.
+type Build = fn() -> Emit<Rom>;
+
+/// All ROMs by name.
+const ROMS: &[(&str, Build)] = &[
+    ("exceptions", exceptions::rom),
+    ("segments", segments::rom),
+    ("paging", paging::legacy),
+    ("paging-pae", paging::pae),
+    ("debugging", debugging::rom),
+    ("shadows", shadows::rom),
+    ("tasks", tasks::rom),
+    ("virtual86", virtual86::rom),
+    ("modifying", modifying::rom),
+    ("long-mode", long::rules::rom),
+    ("long-control", long::control::rom),
+    ("long-transfers", long::transfers::rom),
+    ("modes", long::modes::rom),
+    ("paging-4", long::paging::four_levels),
+    ("paging-5", long::paging::five_levels),
+    ("protection-keys", long::keys::rom),
+    ("timing", timing::rom),
+    ("arithmetic", compute::rules::rom),
+    ("shifts", compute::shifts::rom),
+    ("bits", compute::bits::rom),
+    ("muldiv", compute::muldiv::rom),
+    ("decimal", compute::decimal::rom),
+    ("strings", compute::strings::rom),
+    ("extensions", compute::extensions::rom),
+    ("sse-single", compute::scalar::single),
+    ("sse-double", compute::scalar::double),
+];
+
+fn build((_, rom): &(&str, Build)) -> Rom {
+    rom().expect("the ROMs' instructions are all encodable")
+}
+
 /// All ROMs.
 pub fn all() -> Vec<Rom> {
-    let build = || -> Emit<Vec<Rom>> {
-        Ok(vec![
-            exceptions::rom()?,
-            segments::rom()?,
-            paging::legacy()?,
-            paging::pae()?,
-            debugging::rom()?,
-            shadows::rom()?,
-            tasks::rom()?,
-            virtual86::rom()?,
-            modifying::rom()?,
-            long::rules::rom()?,
-            long::control::rom()?,
-            long::transfers::rom()?,
-            long::modes::rom()?,
-            long::paging::four_levels()?,
-            long::paging::five_levels()?,
-            long::keys::rom()?,
-            timing::rom()?,
-            compute::rules::rom()?,
-            compute::shifts::rom()?,
-            compute::bits::rom()?,
-            compute::muldiv::rom()?,
-            compute::decimal::rom()?,
-            compute::strings::rom()?,
-            compute::extensions::rom()?,
-            compute::scalar::single()?,
-            compute::scalar::double()?,
-        ])
-    };
-    build().expect("the ROMs' instructions are all encodable")
+    ROMS.iter().map(build).collect()
+}
+
+/// The ROM with this name, if there is one; no other is built.
+pub fn by_name(name: &str) -> Option<Rom> {
+    ROMS.iter().find(|(known, _)| *known == name).map(build)
 }
 
 #[cfg(test)]
@@ -203,8 +217,8 @@ mod tests {
 
     #[test]
     fn every_rom_has_checks_with_names_of_their_own() {
-        let roms = all();
-        for rom in &roms {
+        for (rom, (name, _)) in all().iter().zip(ROMS) {
+            assert_eq!(rom.name, *name);
             assert_eq!(rom.image.len(), crate::rom::ROM_SIZE, "{}", rom.name);
             let mut names: Vec<&str> = rom.checks.iter().map(|check| check.name.as_str()).collect();
             assert!(!names.is_empty() && names.len() <= usize::from(u16::MAX), "{}", rom.name);

@@ -6,7 +6,7 @@ use iced_x86::code_asm::*;
 
 use super::features::{Feature, NX, PAE, SMAP, SMEP};
 use super::kit::{self, CASE, Kit, OUTCOME, SCRATCH};
-use super::script::Case;
+use super::script::{Case, with_set};
 use super::{ACCESSED, DIRTY, Kind, NOTHING, Rom, exception};
 use crate::rom::{Emit, ROM_BASE, emit};
 
@@ -117,18 +117,17 @@ impl Setting {
             let writable = if self.writable()[level] { "W" } else { "R" };
             format!("{user}{writable}")
         };
-        let mut name = format!("{:?} at level {}", self.access(), 3 * u32::from(self.user()));
-        name += &format!(", upper entry {}, last entry {}", entry(0), entry(1));
-        for (set, what) in [
-            (self.write_protect(), ", WP"),
-            (self.smep(), ", SMEP"),
-            (self.smap(), ", SMAP"),
-            (self.ac(), ", AC"),
-            (self.no_execute(), ", XD"),
-        ] {
-            name += if set { what } else { "" };
-        }
-        name
+        let access = format!("{:?} at level {}", self.access(), 3 * u32::from(self.user()));
+        with_set(
+            format!("{access}, upper entry {}, last entry {}", entry(0), entry(1)),
+            &[
+                (self.write_protect(), ", WP"),
+                (self.smep(), ", SMEP"),
+                (self.smap(), ", SMAP"),
+                (self.ac(), ", AC"),
+                (self.no_execute(), ", XD"),
+            ],
+        )
     }
 
     /// SDM vol. 3A, 4.6.1, paragraph by paragraph: a page is a user-mode address if all entries say

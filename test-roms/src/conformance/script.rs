@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 use iced_x86::code_asm::*;
 
 use super::features::Feature;
-use super::{Check, Kind, REPORT_PORT};
+use super::{Check, Kind};
 use crate::rom::{Emit, Placed, Section, emit};
 
 /// Checks being written.
@@ -67,6 +67,19 @@ impl<'s, 'rom> Script<'s, 'rom> {
         self.checks.push(Check { name: name.into(), source, expected, mask, kind, needs });
     }
 
+    /// Adds a check and reports its value, which is in EAX or RAX.
+    pub(super) fn report(
+        &mut self,
+        name: impl Into<String>,
+        source: &'static str,
+        accepted: [u64; 2],
+        kind: Kind,
+    ) -> Emit {
+        self.note(name, source, accepted, kind);
+        emit!(self; call -> "report";);
+        Ok(())
+    }
+
     /// Adds the checks of a matrix, and returns how many there are.
     pub(super) fn note_all(
         &mut self,
@@ -87,32 +100,9 @@ impl<'s, 'rom> Script<'s, 'rom> {
     }
 }
 
-/// Writes a value (all but its highest 32 bits in EAX, those in EBX) as a [`super::Report`], whose
-/// number lies at `index`. Changes EAX, EBX, ECX, EDX, ESI and flags.
-pub(super) fn emit_report(a: &mut Section<'_>, index: u32) -> Emit {
-    emit!(a;
-        mov(esi, eax);
-        mov(eax, dword_ptr(index));
-        inc(dword_ptr(index));
-        mov(ecx, eax);
-        not(ecx);
-        shl(ecx, 16);
-        movzx(eax, ax);
-        or(eax, ecx);
-        mov(edx, u32::from(REPORT_PORT));
-        call -> "report_word";
-        mov(eax, esi);
-        call -> "report_word";
-        mov(eax, ebx);
-        at("report_word");
-        mov(ecx, 4);
-        at(".byte");
-        out(dx, al);
-        shr(eax, 8);
-        loop_ -> ".byte";
-        ret();
-    );
-    Ok(())
+/// A check's name: `start`, and the words of what is set.
+pub(super) fn with_set(start: String, list: &[(bool, &str)]) -> String {
+    list.iter().filter(|(set, _)| *set).fold(start, |name, (_, what)| name + what)
 }
 
 /// Ends the ROM: a 0 at the exit port.

@@ -41,6 +41,7 @@ pub const OTHERS: &[Family] = &[
     ),
     integer("decimal", &[Aaa, Aas, Daa, Das, Aam, Aad, Salc]),
     integer("all_registers", &[Pusha, Pushad, Popa, Popad]),
+    integer("frames", &[Enter, Pushf, Pushfd, Pushfq, Popf, Popfd, Popfq, Xlatb]),
     integer("traps", &[Bound, Into, Int3, Int1, Ud2, Arpl]),
 ];
 

@@ -40,6 +40,8 @@ fn address(i: &Instruction, n: u32, regs: &[u64; 16]) -> Option<u64> {
             0
         } else if register.is_gpr32() {
             regs[register.number()] & 0xffff_ffff
+        } else if register.is_gpr8() {
+            regs[register.number()] & 0xff
         } else {
             regs[register.number()]
         })
@@ -55,6 +57,10 @@ pub fn generate(rng: &mut Rng, code: Code, mode: Mode) -> Generated {
         let form = code.op_code();
         for n in 0..form.op_count() {
             fill(rng, &mut instruction, n, mode.bits(), |rng, i| memory(rng, i, mode));
+        }
+        if instruction.mnemonic() == Mnemonic::Enter && rng.u8(..8) != 0 {
+            // A frame that fits.
+            instruction.set_immediate16(rng.u16(..0x100));
         }
         prefixes(rng, &mut instruction);
         let mut encoder = Encoder::new(mode.bits());
@@ -170,8 +176,11 @@ fn state(rng: &mut Rng, i: &Instruction, mode: Mode) -> State {
         }
     } else if (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Memory) {
         aim(rng, i, &mut regs);
-    } else if matches!(i.mnemonic(), Mnemonic::Leave) {
+    } else if matches!(i.mnemonic(), Mnemonic::Enter | Mnemonic::Leave) {
         regs[5] = place(rng);
+    }
+    if matches!(i.mnemonic(), Mnemonic::Popf | Mnemonic::Popfd | Mnemonic::Popfq) {
+        harmless_flags(&mut scratch[(regs[4] - SCRATCH) as usize..]);
     }
     divide(rng, i, &mut regs);
     if mode == Mode::Compatibility {
@@ -188,6 +197,16 @@ fn state(rng: &mut Rng, i: &Instruction, mode: Mode) -> State {
         fxrstor_operand(rng, i, &mut state);
     }
     state
+}
+
+/// Clears what would trap, or outlive the instruction, in the flags that POPF finds.
+fn harmless_flags(stack: &mut [u8]) {
+    const TF: u8 = 1;
+    const NT: u8 = 1 << 6;
+    const AC: u8 = 1 << 2;
+    for (byte, cleared) in stack.iter_mut().zip([0, TF | NT, AC]) {
+        *byte &= !cleared;
+    }
 }
 
 /// Puts an image where FXRSTOR reads it.
@@ -275,7 +294,7 @@ fn aim(rng: &mut Rng, i: &Instruction, regs: &mut [u64; 16]) {
         if index == base {
             sum /= scale + 1;
         } else if index.is_gpr() {
-            let v = rng.u64(..0x1_0000);
+            let v = rng.u64(..if index.is_gpr8() { 0x100 } else { 0x1_0000 });
             regs[index.number()] = v;
             sum = sum.wrapping_sub(v * scale);
         }

@@ -20,26 +20,32 @@ const CASES: u64 = 80;
 const CASES_VARIABLE: &str = "BROLGA_ORACLE_CASES";
 /// A number that makes other cases; without it, each day has others.
 const SEED_VARIABLE: &str = "BROLGA_ORACLE_SEED";
-/// States that an instruction is executed with, one after the other: to decode it, to translate it
-/// and to change code on the host take longer than to execute it.
+/// States that an instruction is executed with, one after the other, unless [`STATES_VARIABLE`] says
+/// otherwise: to decode it, to translate it and to change code on the host take longer than to execute
+/// it.
 const STATES: u64 = 8;
-/// Of so many instructions one is executed as translated code too.
+const STATES_VARIABLE: &str = "BROLGA_ORACLE_STATES";
+/// Of so many instructions one is executed as translated code too, unless [`TRANSLATED_VARIABLE`] says
+/// otherwise. With 128 states, all of them take as long as one in eight do with 8.
 const TRANSLATED: u64 = 8;
+const TRANSLATED_VARIABLE: &str = "BROLGA_ORACLE_TRANSLATED";
 
 /// Runs `family` in `mode` on the host and on both engines. An error if a result differs.
 pub fn run(family: &Family, mode: Mode) -> Result<()> {
     let today = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() / 86_400;
     let (cases, seed) = (number(CASES_VARIABLE, CASES)?, number(SEED_VARIABLE, today)?);
+    let states = number(STATES_VARIABLE, STATES)?.max(1);
+    let translated = number(TRANSLATED_VARIABLE, TRANSLATED)?.max(1);
     let mut native = Native::new()?;
     let runnable = runnable(family, mode, &native)?;
     let mut engines = Engines::new()?;
     let (mut bad, mut total, mut translations) = (Vec::new(), 0, 0);
     for code in runnable {
         let mut rng = Rng::with_seed(seed << 32 | code as u64);
-        let instances = cases.div_ceil(STATES);
+        let instances = cases.div_ceil(states);
         let difference = (0..instances).find_map(|n| {
             let mut case = generate(&mut rng, code, mode);
-            (0..STATES).find_map(|state| {
+            (0..states).find_map(|state| {
                 if state > 0 {
                     vary(&mut rng, &mut case);
                 }
@@ -49,7 +55,7 @@ pub fn run(family: &Family, mode: Mode) -> Result<()> {
                     Err(error) => return Some(format!("{error:#}")),
                 };
                 engines.interpret(family, &case, &expected).or_else(|| {
-                    if n % TRANSLATED != 0 {
+                    if n % translated != 0 {
                         return None;
                     }
                     translations += 1;

@@ -18,6 +18,8 @@ const VMOVAPS_LOAD: &[u8] = &[0xc5, 0xfc, 0x28, 0x0f];
 const VMOVAPS_STORE: &[u8] = &[0xc5, 0xfc, 0x29, 0x0f];
 /// VMOVUPS ymm1, [rdi].
 const VMOVUPS_LOAD: &[u8] = &[0xc5, 0xfc, 0x10, 0x0f];
+/// VDPPS ymm1, ymm2, ymm3, 0ffh.
+const VDPPS: &[u8] = &[0xc4, 0xe3, 0x6d, 0x40, 0xcb, 0xff];
 const VZEROUPPER: &[u8] = &[0xc5, 0xf8, 0x77];
 const VZEROALL: &[u8] = &[0xc5, 0xfc, 0x77];
 /// VPGATHERQQ ymm1, [rdi + ymm2], ymm3.
@@ -191,6 +193,29 @@ fn the_compacted_format_says_what_it_holds() {
         assert_eq!(execute(&mut core, restore), Ok(()));
         assert_eq!(core.vcpu.mxcsr, 0x1f80);
     }
+}
+
+/// The upper half's products are too small, which is unmasked: the lower half's infinities, which are
+/// of both signs, are not added. As on an EPYC 9005.
+#[test]
+fn an_exception_of_one_half_keeps_the_other_from_the_next_step() {
+    const INVALID: u32 = 1;
+    const UNDERFLOW: u32 = 1 << 4;
+    const ALL_MASKED: u32 = 0x1f80;
+    const INFINITIES: u128 = 0x7f80_0000_ff80_0000;
+    const ONES: u128 = 0x3f80_0000_3f80_0000;
+    const TINY: u128 = 0x0080_0000;
+    let mut core = core_at(AREA);
+    core.vcpu.mxcsr = ALL_MASKED & !(UNDERFLOW << 7 | INVALID << 7);
+    (core.vcpu.xmm[2], core.vcpu.xmm[3]) = (INFINITIES, ONES);
+    (core.vcpu.ymm_high[2], core.vcpu.ymm_high[3]) = (TINY, TINY);
+    let raised = execute(&mut core, VDPPS).expect_err("#XM");
+    assert_eq!(raised.vector, vector::XM);
+    assert_eq!(core.vcpu.mxcsr & (INVALID | UNDERFLOW), UNDERFLOW);
+    core.vcpu.ymm_high[2] = 0;
+    core.vcpu.mxcsr &= !UNDERFLOW;
+    execute(&mut core, VDPPS).expect_err("#XM");
+    assert_eq!(core.vcpu.mxcsr & (INVALID | UNDERFLOW), INVALID);
 }
 
 #[test]

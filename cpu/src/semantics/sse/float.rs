@@ -1,6 +1,8 @@
 //! Floating-point arithmetic.
 
-use super::operations;
+use super::{Memory, operations};
+use crate::insn::Insn;
+use crate::semantics::avx::{half, set_halves, sources};
 use crate::vector::{Fmt, Fp1, Fp2, Lane, Pred, VectorBackend, X2};
 
 operations! {
@@ -93,8 +95,7 @@ fn lane_mask<B: VectorBackend>(b: &mut B, fmt: Fmt, lanes: u64) -> B::X {
     b.const_x(mask)
 }
 
-/// DPPS and DPPD: products of the lanes in bits 7:4, their sum to the lanes in bits 3:0. Products
-/// of zeros stand for the lanes left out: they are exact.
+/// DPPS and DPPD on 128 bits.
 #[inline(always)]
 fn dot_product<B: VectorBackend>(
     b: &mut B,
@@ -103,18 +104,48 @@ fn dot_product<B: VectorBackend>(
     d: B::X,
     s: B::X,
 ) -> Result<B::X, B::E> {
+    let step = |b: &mut B, op, [d]: [B::X; 1], [s]: [B::X; 1]| Ok([b.fp2(op, fmt, d, s)?]);
+    let [product] = dot_products(b, fmt, imm, [d], [s], step)?;
+    Ok(product)
+}
+
+/// VDPPS on 256 bits. Each step is one for both halves: an exception in one keeps the other from the
+/// next step.
+pub fn dot_products_256<B: VectorBackend>(b: &mut B, i: &Insn) -> Result<(), B::E> {
+    let s = sources(b, i, Memory::M16)?;
+    let d = [half(b, i.reg[1], 0), half(b, i.reg[1], 1)];
+    let step =
+        |b: &mut B, op, d: [B::X; 2], s: [B::X; 2]| b.halves(|b, n| b.fp2(op, Fmt::Ps, d[n], s[n]));
+    let products = dot_products(b, Fmt::Ps, i.imm, d, s, step)?;
+    set_halves(b, i.reg[0], products);
+    Ok(())
+}
+
+/// Products of the lanes in bits 7:4, their sum to the lanes in bits 3:0, in each of `N` vectors; `step`
+/// computes in all of them. Products of zeros stand for the lanes left out: they are exact.
+#[inline(always)]
+fn dot_products<B: VectorBackend, const N: usize>(
+    b: &mut B,
+    fmt: Fmt,
+    imm: u64,
+    d: [B::X; N],
+    s: [B::X; N],
+    step: impl Fn(&mut B, Fp2, [B::X; N], [B::X; N]) -> Result<[B::X; N], B::E>,
+) -> Result<[B::X; N], B::E> {
     let factors = lane_mask(b, fmt, imm >> 4);
-    let d = b.x2(X2::And, Lane::Q, d, factors);
-    let s = b.x2(X2::And, Lane::Q, s, factors);
-    let mut sum = b.fp2(Fp2::Mul, fmt, d, s)?;
+    let d = d.map(|d| b.x2(X2::And, Lane::Q, d, factors));
+    let s = s.map(|s| b.x2(X2::And, Lane::Q, s, factors));
+    let mut sums = step(b, Fp2::Mul, d, s)?;
     if fmt == Fmt::Ps {
-        let odd = b.shuffle_d(sum, sum, [1, 0, 3, 2]);
-        sum = b.fp2(Fp2::Add, fmt, sum, odd)?;
+        let odd = sums.map(|sum| b.shuffle_d(sum, sum, [1, 0, 3, 2]));
+        sums = step(b, Fp2::Add, sums, odd)?;
     }
-    let other = b.shuffle_d(sum, sum, [2, 3, 0, 1]);
-    let sum = b.fp2(Fp2::Add, fmt, sum, other)?;
+    let other = sums.map(|sum| b.shuffle_d(sum, sum, [2, 3, 0, 1]));
+    let sums = step(b, Fp2::Add, sums, other)?;
     let low = if fmt == Fmt::Ps { [0; 4] } else { [0, 1, 0, 1] };
-    let sum = b.shuffle_d(sum, sum, low);
     let targets = lane_mask(b, fmt, imm);
-    Ok(b.x2(X2::And, Lane::Q, sum, targets))
+    Ok(sums.map(|sum| {
+        let sum = b.shuffle_d(sum, sum, low);
+        b.x2(X2::And, Lane::Q, sum, targets)
+    }))
 }

@@ -6,7 +6,7 @@ use iced_x86::code_asm::*;
 use super::kit::{self, About, CASE, CR4_PAE, Kit, PRESENT, SCRATCH, USER_PAGE, WRITABLE};
 use super::{GP, PF, UD};
 use crate::conformance::features::{NX, PKU, SMAP};
-use crate::conformance::script::Case;
+use crate::conformance::script::{Case, with_set};
 use crate::conformance::{Kind, NOTHING, Rom, exception};
 use crate::rom::{Emit, emit};
 
@@ -63,20 +63,19 @@ impl Setting {
 
     fn name(self) -> String {
         let access = ["read", "write", "fetch"][self.access() as usize];
-        let mut name = format!("{access} at level {}", 3 * u32::from(self.user()));
-        for (set, what) in [
-            (true, if self.user_page() { ", U" } else { ", S" }),
-            (true, if self.writable() { "W" } else { "R" }),
-            (self.enabled(), ", PKE"),
-            (self.access_disabled(), ", AD"),
-            (self.write_disabled(), ", WD"),
-            (self.write_protect(), ", WP"),
-            (self.smap(), ", SMAP"),
-            (self.ac(), ", AC"),
-        ] {
-            name += if set { what } else { "" };
-        }
-        name
+        with_set(
+            format!("{access} at level {}", 3 * u32::from(self.user())),
+            &[
+                (true, if self.user_page() { ", U" } else { ", S" }),
+                (true, if self.writable() { "W" } else { "R" }),
+                (self.enabled(), ", PKE"),
+                (self.access_disabled(), ", AD"),
+                (self.write_disabled(), ", WD"),
+                (self.write_protect(), ", WP"),
+                (self.smap(), ", SMAP"),
+                (self.ac(), ", AC"),
+            ],
+        )
     }
 
     /// 4.6.2: keys speak of data accesses to user-mode addresses. WD binds a supervisor if WP does.

@@ -6,10 +6,10 @@ use std::ops::{Deref, DerefMut};
 use iced_x86::code_asm::*;
 
 use crate::conformance::features::{Feature, LONG_MODE};
-pub(in crate::conformance) use crate::conformance::kit::{
+use crate::conformance::ground::{self, VECTORS, stub};
+pub(in crate::conformance) use crate::conformance::ground::{
     BACK, GDT, GDT_SIZE, IDT, INNER_STACK, SCRATCH, STACK, TSS, USER_STACK, VARIABLES,
 };
-use crate::conformance::kit::{VECTORS, WITH_ERROR_CODE};
 use crate::conformance::script::{self, Case, Script};
 use crate::conformance::{Check, Kind, NOTHING, Rom, exception};
 use crate::rom::tables::{self, CODE, DATA, LONG, PAGES, SIZE32, TSS64, segment, table_register};
@@ -287,42 +287,24 @@ fn begin(a: &mut Section<'_>, idt: u32, recover: u32) -> Emit {
 
 /// RAX: a value to report. Changes no other register and no flag.
 fn emit_report(a: &mut Section<'_>) -> Emit {
-    emit!(a;
-        at("report");
-        pushfq();
-        push(rax);
-        push(rbx);
-        push(rcx);
-        push(rdx);
-        push(rsi);
-        mov(rbx, rax);
-        shr(rbx, 32);
-        call -> "report_value";
-        pop(rsi);
-        pop(rdx);
-        pop(rcx);
-        pop(rbx);
-        pop(rax);
-        popfq();
-        ret();
-        at("report_value");
-    );
-    script::emit_report(a, INDEX)
+    ground::emit_report(
+        a,
+        INDEX,
+        |a| {
+            emit!(a; pushfq(); push(rax); push(rbx); push(rcx); push(rdx); push(rsi););
+            emit!(a; mov(rbx, rax); shr(rbx, 32););
+            Ok(())
+        },
+        |a| {
+            emit!(a; pop(rsi); pop(rdx); pop(rcx); pop(rbx); pop(rax); popfq(););
+            Ok(())
+        },
+    )
 }
 
-fn stub(vector: u8) -> String {
-    format!("vector_{vector}")
-}
-
-/// Stubs that push the vector, and a 0 in the place of a missing error code; then the hook.
+/// The stubs of all vectors, and where they lead.
 fn handlers(a: &mut Section<'_>) -> Emit {
-    for vector in 0..VECTORS {
-        a.at(&stub(vector))?;
-        if !WITH_ERROR_CODE.contains(&vector) {
-            a.push(0)?;
-        }
-        emit!(a; push(i32::from(vector)); jmp -> "hook";);
-    }
+    ground::emit_stubs(a)?;
     emit!(a;
         at("hook");
         jmp(qword_ptr(HOOK));
@@ -394,9 +376,8 @@ impl Kit<'_, '_> {
         source: &'static str,
         expected: u32,
     ) -> Emit {
-        self.note(name, source, [expected.into(), u64::MAX], Kind::Outcome);
-        emit!(self; mov(eax, dword_ptr(OUTCOME)); call -> "report";);
-        Ok(())
+        self.mov(eax, dword_ptr(OUTCOME))?;
+        self.report(name, source, [expected.into(), u64::MAX], Kind::Outcome)
     }
 
     /// Executes `code` and reports RAX, or what it raises.
@@ -408,9 +389,7 @@ impl Kit<'_, '_> {
         code: impl FnOnce(&mut Self) -> Emit,
     ) -> Emit {
         self.outcome(code)?;
-        self.note(name, source, [expected, mask], Kind::Number);
-        emit!(self; call -> "report";);
-        Ok(())
+        self.report(name, source, [expected, mask], Kind::Number)
     }
 
     /// Executes `code`; RAX is what it leaves there, or what it raises.
@@ -451,19 +430,10 @@ impl Kit<'_, '_> {
         code: impl FnOnce(&mut Self) -> Emit,
         after: impl FnOnce(&mut Self) -> Emit,
     ) -> Emit {
-        let count = self.note_all(source, kind, cases);
-        let again = self.fresh("matrix");
-        emit!(self; mov(dword_ptr(CASE), 0); at(&again););
-        self.attempt(code)?;
-        after(self)?;
-        emit!(self;
-            mov(eax, dword_ptr(OUTCOME));
-            call -> "report";
-            inc(dword_ptr(CASE));
-            cmp(dword_ptr(CASE), count);
-            jb -> &again;
-        );
-        Ok(())
+        ground::matrix(self, [CASE, OUTCOME], source, kind, cases, |a| {
+            a.attempt(code)?;
+            after(a)
+        })
     }
 
     /// Continues at level 3 with what `flags` sets in RFLAGS, in 64-bit code. Ends what

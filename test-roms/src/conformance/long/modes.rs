@@ -47,10 +47,27 @@ fn note_efer(b: &mut CodeAssembler, slot: u32) -> Emit {
     Ok(())
 }
 
+/// From 64-bit code to 32-bit code of compatibility mode, with flat segments.
+fn descend(a: &mut Kit<'_, '_>, code: impl FnOnce(&mut CodeAssembler) -> Emit) -> Emit {
+    const RETFQ: &[u8] = &[0x48, 0xcb];
+    let down = a.fresh("down");
+    emit!(a;
+        push(i32::from(COMPAT0));
+        lea(rax) -> &down;
+        push(rax);
+        db(RETFQ);
+        at(&down);
+    );
+    a.bits(32, |b| {
+        emit!(b; mov(eax, u32::from(DATA0)); mov(ds, eax); mov(es, eax); mov(ss, eax););
+        code(b)
+    })
+}
+
 /// Down to real mode and up again.
 fn round(a: &mut Kit<'_, '_>) -> Emit {
-    let labels = ["down", "flat16", "real", "up", "long"].map(|label| a.fresh(label));
-    let [_, flat16, real, up, long] = labels.each_ref().map(|label| a.address_of(label));
+    let labels = ["flat16", "real", "up", "long"].map(|label| a.fresh(label));
+    let [flat16, real, up, long] = labels.each_ref().map(|label| a.address_of(label));
     emit!(a;
         mov(dword_ptr(FLAT_READ), 0x600d);
         mov(dword_ptr(LEGACY_DIRECTORY), kit::LARGE | kit::WRITABLE | kit::PRESENT);
@@ -58,19 +75,8 @@ fn round(a: &mut Kit<'_, '_>) -> Emit {
         mov(dword_ptr(LEGACY_DIRECTORY + 4), 1 << 13 | kit::LARGE | kit::WRITABLE | kit::PRESENT);
         mov(dword_ptr(SECOND_PAGE), 0x600d);
         mov(dword_ptr(PAE_POINTERS), kit::DIRECTORY | kit::PRESENT);
-        push(i32::from(COMPAT0));
-        lea(rax) -> &labels[0];
-        push(rax);
-        db(&[0x48, 0xcb]);
-        at(&labels[0]);
     );
-    a.bits(32, |b| {
-        emit!(b;
-            mov(eax, u32::from(DATA0));
-            mov(ds, eax);
-            mov(es, eax);
-            mov(ss, eax);
-        );
+    descend(a, |b| {
         note_efer(b, 0)?;
         // Paging off: protected mode, and EFER.LMA goes by itself.
         emit!(b; mov(eax, cr0); btr(eax, 31); mov(cr0, eax););
@@ -94,13 +100,13 @@ fn round(a: &mut Kit<'_, '_>) -> Emit {
         emit!(b; mov(eax, cr0); btr(eax, 31); mov(cr0, eax););
         far_jump(b, REAL0, flat16.wrapping_sub(ROM_BASE))
     })?;
-    a.at(&labels[1])?;
+    a.at(&labels[0])?;
     a.bits(16, |b| {
         emit!(b; mov(eax, u32::from(REAL_DATA)); mov(ds, eax); mov(es, eax); mov(ss, eax););
         emit!(b; mov(eax, cr0); and(eax, !1); mov(cr0, eax););
         far_jump16(b, 0xf000, real.wrapping_sub(ROM_BASE))
     })?;
-    a.at(&labels[2])?;
+    a.at(&labels[1])?;
     a.bits(16, |b| {
         // A segment is its selector times 16, and SP has 16 bits.
         emit!(b;
@@ -121,7 +127,7 @@ fn round(a: &mut Kit<'_, '_>) -> Emit {
         emit!(b; mov(eax, cr0); or(eax, 1); mov(cr0, eax););
         far_jump16_32(b, COMPAT0, up)
     })?;
-    a.at(&labels[3])?;
+    a.at(&labels[2])?;
     a.bits(32, |b| {
         emit!(b; mov(eax, u32::from(DATA0)); mov(ds, eax); mov(es, eax); mov(ss, eax););
         emit!(b; mov(eax, cr4); and(eax, !CR4_PSE); or(eax, CR4_PAE); mov(cr4, eax););
@@ -133,7 +139,7 @@ fn round(a: &mut Kit<'_, '_>) -> Emit {
         note_efer(b, 8)?;
         far_jump(b, CODE0, long)
     })?;
-    emit!(a; at(&labels[4]); mov(eax, u32::from(DATA0)); mov(ss, eax); mov(rsp, u64::from(kit::STACK)););
+    emit!(a; at(&labels[3]); mov(eax, u32::from(DATA0)); mov(ss, eax); mov(rsp, u64::from(kit::STACK)););
     for (name, slot, expected) in [
         ("EFER in compatibility mode", 0, SCE | LME | LMA | NXE),
         ("EFER with paging off", 1, SCE | LME | NXE),
@@ -229,8 +235,8 @@ fn try_without_paging(
 ) -> Emit {
     const IDT32: u32 = SCRATCH + 0x3000;
     const TABLES: u32 = SCRATCH + 0x3800;
-    let labels = ["closed", "fault", "resume", "back"].map(|label| a.fresh(label));
-    let [_, fault, resume, back] = labels.each_ref().map(|label| a.address_of(label));
+    let labels = ["fault", "resume", "back"].map(|label| a.fresh(label));
+    let [fault, resume, back] = labels.each_ref().map(|label| a.address_of(label));
     let gate = crate::conformance::kit::gate(COMPAT0, fault, 0x8e, 0);
     emit!(a;
         mov(dword_ptr(OUTCOME), 0);
@@ -239,18 +245,9 @@ fn try_without_paging(
         sidt(ptr(TABLES));
         mov(word_ptr(TABLES + 16), 0xff);
         mov(dword_ptr(TABLES + 18), IDT32);
-        push(i32::from(COMPAT0));
-        lea(rax) -> &labels[0];
-        push(rax);
-        db(&[0x48, 0xcb]);
-        at(&labels[0]);
     );
-    a.bits(32, |b| {
+    descend(a, |b| {
         emit!(b;
-            mov(eax, u32::from(DATA0));
-            mov(ds, eax);
-            mov(es, eax);
-            mov(ss, eax);
             mov(esp, kit::USER_STACK);
             mov(eax, cr0);
             btr(eax, 31);
@@ -260,12 +257,12 @@ fn try_without_paging(
         attempt(b)?;
         far_jump(b, COMPAT0, resume)
     })?;
-    a.at(&labels[1])?;
+    a.at(&labels[0])?;
     a.bits(32, |b| {
         emit!(b; pop(eax); add(eax, exception(GP, 0)); mov(dword_ptr(OUTCOME), eax););
         Ok(())
     })?;
-    a.at(&labels[2])?;
+    a.at(&labels[1])?;
     a.bits(32, |b| {
         emit!(b;
             mov(eax, cr4);
@@ -278,7 +275,7 @@ fn try_without_paging(
         far_jump(b, CODE0, back)
     })?;
     emit!(a;
-        at(&labels[3]);
+        at(&labels[2]);
         mov(eax, u32::from(DATA0));
         mov(ss, eax);
         mov(rsp, u64::from(kit::STACK));

@@ -10,7 +10,7 @@ use super::kit::{
     USER_PAGE, WRITABLE,
 };
 use crate::conformance::features::{Feature, GIB_PAGES, LA57, NX, SMAP, SMEP};
-use crate::conformance::script::Case;
+use crate::conformance::script::{Case, with_set};
 use crate::conformance::{ACCESSED, DIRTY, Kind, NOTHING, Rom, exception};
 use crate::rom::{Emit, emit};
 
@@ -85,17 +85,16 @@ impl Setting {
             let writable = if writable { "W" } else { "R" };
             format!("{user}{writable}{}", if no_execute { "-XD" } else { "" })
         };
-        let mut name = format!("{:?} at level {}", self.access(), 3 * u32::from(self.user()));
-        name += &format!(", {place} {}, last {}", entry(self.upper()), entry(self.last()));
-        for (set, what) in [
-            (self.write_protect(), ", WP"),
-            (self.smep(), ", SMEP"),
-            (self.smap(), ", SMAP"),
-            (self.ac(), ", AC"),
-        ] {
-            name += if set { what } else { "" };
-        }
-        name
+        let access = format!("{:?} at level {}", self.access(), 3 * u32::from(self.user()));
+        with_set(
+            format!("{access}, {place} {}, last {}", entry(self.upper()), entry(self.last())),
+            &[
+                (self.write_protect(), ", WP"),
+                (self.smep(), ", SMEP"),
+                (self.smap(), ", SMAP"),
+                (self.ac(), ", AC"),
+            ],
+        )
     }
 
     /// 4.6.1, paragraph by paragraph.
