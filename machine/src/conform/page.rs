@@ -17,7 +17,7 @@ It runs what is named, and the ROMs that are built in; what is not named is not 
 
 - **Built-in ROMs** (`test-roms/src/conformance`, `brolga conform --list`): each check's value is worked out from the manual's rules, by code that shares nothing with the emulator: permissions and faults by the manual's paragraphs, results of instructions by integers of 128 bits, single bits and exact fractions (`compute/integer.rs`, `compute/float.rs`), times by ratios of the chips' rates. Under QEMU's TCG the same ROMs pass but for the checks in `tests/src/qemu_roms/known.rs`, each with its number and reason; `timing` is left out there, as QEMU's clocks are the host's.
 - **Vectors**: SingleStepTests/80286, captured from a Harris 80C286, the first 100 cases of each real-mode opcode file. Skipped are cases in which a 386 or later differs, each class with its reason; what the files' own metadata call undefined is not compared.
-- **test386.asm** (repository barotto/test386.asm, GPL, not part of this one): in its `src/configuration.asm` set `OUT_PORT` to 0xe9, then `nasm -i./src/ -f bin src/test386.asm -o test386.bin`; with `ROM128` set to 1 it is of 128 KiB. A file `test386.bin.conform` with the line `reference = test386-EE-reference.txt` has its arithmetic compared with the reference in that repository: 44 926 lines, besides all POST codes up to FF.
+- **test386.asm** (repository barotto/test386.asm, GPL, not part of this one): assembled as its README says, with 0xe9 for its output port, as a ROM of 64 or of 128 KiB. A file `test386.bin.conform` with the line `reference = test386-EE-reference.txt` has its arithmetic compared with the reference in that repository: 44 926 lines, besides all POST codes up to FF.
 
 ";
 
