@@ -2,6 +2,7 @@
 //! the interpreter: it implements [`crate::backend::Backend`] with plain integers.
 
 mod backend;
+mod events;
 mod fetch;
 mod memory;
 mod modes;

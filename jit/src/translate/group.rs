@@ -17,12 +17,18 @@ use super::memory::LookUp;
 const FAR: i64 = 512;
 const NEAR: i64 = 32;
 
+/// What a linear address is a constant distance from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Base {
+    pub(super) value: Value,
+    /// Sums with it are taken modulo 2^32.
+    pub(super) wraps: bool,
+}
+
 /// The accesses of a group so far, and the look-up that its first one has made for them.
 #[derive(Clone, Copy)]
 struct Group {
-    base: Value,
-    /// Addresses are taken modulo 2^32.
-    wraps: bool,
+    base: Base,
     /// From the lowest byte to behind the highest, as distances from the base.
     low: i64,
     high: i64,
@@ -60,24 +66,24 @@ impl Translator<'_> {
     /// The host address of `size` bytes at a linear address, by a look-up of their own or of those
     /// before; leaves where the interpreter must do the access.
     pub(super) fn grouped(&mut self, size: u64, linear: Value, write: bool) -> Value {
-        let (base, low, wraps) = self.as_address(linear);
+        let (base, low) = self.as_address(linear);
         let Some(high) = low.checked_add(size as i64) else {
             return self.host(size, linear, write, false);
         };
-        let addend = match self.join((base, wraps), low, high, write) {
+        let addend = match self.join(base, low, high, write) {
             Some(addend) => addend,
-            None => self.found((base, wraps), low, size, linear, write),
+            None => self.found(base, low, size, linear, write),
         };
         // The host's addressing modes add them where the address is used.
         self.f.ins().iadd(linear, addend)
     }
 
     /// The addend of a group that takes this access in.
-    fn join(&mut self, base: (Value, bool), low: i64, high: i64, write: bool) -> Option<Value> {
+    fn join(&mut self, base: Base, low: i64, high: i64, write: bool) -> Option<Value> {
         let most = if self.stays { FAR } else { NEAR };
         let Groups { all, here } = &mut self.groups;
         let fits = |group: &Group| {
-            (group.base, group.wraps) == base
+            group.base == base
                 && (group.write || !write)
                 && group.high.max(high).saturating_sub(group.low.min(low)) <= most
         };
@@ -90,25 +96,18 @@ impl Translator<'_> {
     }
 
     /// Begins a group: the addend.
-    fn found(
-        &mut self,
-        (base, wraps): (Value, bool),
-        low: i64,
-        size: u64,
-        linear: Value,
-        write: bool,
-    ) -> Value {
+    fn found(&mut self, base: Base, low: i64, size: u64, linear: Value, write: bool) -> Value {
         if self.restless {
             return self.look_up(size, linear, write, false).addend;
         }
-        let (distance, looked_up) = if wraps {
+        let (distance, looked_up) = if base.wraps {
             let distance = self.f.ins().iconst(types::I32, i64::from(low as u32));
-            let base = self.f.ins().ireduce(types::I32, base);
+            let base = self.f.ins().ireduce(types::I32, base.value);
             let sum = self.f.ins().iadd(base, distance);
             (distance, self.f.ins().uextend(types::I64, sum))
         } else {
             let distance = self.f.ins().iconst(types::I64, low);
-            (distance, self.f.ins().iadd(base, distance))
+            (distance, self.f.ins().iadd(base.value, distance))
         };
         let look_up = self.look_up(size, looked_up, write, false);
         let high = low + size as i64;
@@ -116,7 +115,6 @@ impl Translator<'_> {
         self.groups.here.push(self.groups.all.len());
         self.groups.all.push(Group {
             base,
-            wraps,
             low,
             high,
             write,
@@ -132,13 +130,13 @@ impl Translator<'_> {
     /// Fills in how far the groups reach.
     pub(super) fn complete_groups(&mut self) {
         for group in std::mem::take(&mut self.groups.all) {
-            let Group { low, high, base, wraps, linear, looked_up, distance, look_up, .. } = group;
+            let Group { low, high, base, linear, looked_up, distance, look_up, .. } = group;
             if group.is_alone {
                 self.is_alias(looked_up, linear);
                 continue;
             }
-            match (low, wraps) {
-                (0, false) => self.is_alias(looked_up, base),
+            match (low, base.wraps) {
+                (0, false) => self.is_alias(looked_up, base.value),
                 (_, false) => self.fill_in(distance, low),
                 (_, true) => self.fill_in(distance, i64::from(low as u32)),
             }

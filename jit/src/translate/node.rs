@@ -11,6 +11,7 @@ use rustc_hash::FxHashMap;
 
 use super::Translator;
 use super::flags::FlagsId;
+use super::group::Base;
 use super::leave::RIP_FIELD;
 
 /// An integer, zero-extended from its width, or a condition.
@@ -383,13 +384,13 @@ impl Translator<'_> {
         self.nodes.low_sums.get(&narrow).copied()
     }
 
-    /// An address as the sum of a value and a constant; whether modulo 2^32.
-    pub(super) fn as_address(&self, linear: Value) -> (Value, i64, bool) {
+    /// An address as the sum of a base and a constant.
+    pub(super) fn as_address(&self, linear: Value) -> (Base, i64) {
         match self.nodes.low_sums.get(&linear) {
-            Some((base, by)) => (*base, i64::from(*by), true),
+            Some((value, by)) => (Base { value: *value, wraps: true }, i64::from(*by)),
             None => {
-                let (base, by) = self.as_sum(linear);
-                (base, by, false)
+                let (value, by) = self.as_sum(linear);
+                (Base { value, wraps: false }, by)
             }
         }
     }
