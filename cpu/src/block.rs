@@ -11,7 +11,7 @@ use crate::chain::Chained;
 use crate::insn::Insn;
 
 /// Everything outside the instruction bytes that decoding depends on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mode(u32);
 
 macro_rules! mode_bits {
@@ -130,17 +130,19 @@ pub struct BlockId(u32);
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct JumpKey(u64);
 
-/// Room for the bits of [`Mode`] in a [`JumpKey`].
+/// Room for the bits of [`Mode`] in a [`JumpKey`], and for one above them that is always set: in its
+/// mode no key is like 0, so a table of zeros leads nowhere.
 const MODE_WIDTH: u32 = 20;
+const NOT_ZERO: u64 = 1 << (MODE_WIDTH - 1);
 
 impl JumpKey {
     const NONE: JumpKey = JumpKey(u64::MAX);
 
     /// The key for the mappings of `generation` (see `Tlb::generation`; a counter that never comes
-    /// near 2^48).
+    /// near 2^44).
     #[inline(always)]
     pub fn new(generation: u64, mode: Mode) -> JumpKey {
-        JumpKey(generation << MODE_WIDTH | u64::from(mode.0) & JumpKey::MODE_BITS)
+        JumpKey(generation << MODE_WIDTH | NOT_ZERO | u64::from(mode.0) & (NOT_ZERO - 1))
     }
 
     /// The bits of [`JumpKey::number`] that stand for the mode.

@@ -171,14 +171,16 @@ fn look_up(core: &mut Core) -> Option<u64> {
     Some(code)
 }
 
-/// What the slow path's thunk calls.
+/// What the slow path's thunk calls. If it finds nothing, the thunk leaves the region, whose state
+/// is in the core.
 extern "sysv64" fn access(core: &mut Core) {
     core.translated_access();
 }
 
 preserving! {
     /// The slow path as regions call it.
-    slow_path = access
+    slow_path = access,
+    then "cmp qword ptr [rdi + {host}], 0\n je {leave}", host = const offset::HOST, leave = sym leave
 }
 
 /// What the thunk for status flags calls.

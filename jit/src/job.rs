@@ -7,7 +7,6 @@ use brolga_cpu::core::Core;
 use brolga_cpu::cpuid::CpuModel;
 use brolga_mmu::{GuestPhys, Linear, PAGE_SIZE};
 
-use crate::jump::JUMP_BITS;
 use crate::plan::Plan;
 use crate::sites::Restless;
 use crate::translate::Request;
@@ -47,7 +46,6 @@ impl Job {
             mode: self.mode,
             model: &self.model,
             first_cell: self.first_cell,
-            jump_bits: JUMP_BITS,
             sites: &self.sites,
             sites_for_all: self.sites_for_all,
             restless: &self.restless,

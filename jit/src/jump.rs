@@ -4,16 +4,22 @@
 use brolga_cpu::block::JumpKey;
 use brolga_cpu::core::Core;
 use brolga_mmu::{Linear, TlbEntry};
+use bytemuck::Zeroable;
+use bytemuck::allocation::zeroed_slice_box;
 
 /// Bits of the table's index.
-pub(crate) const JUMP_BITS: u32 = 14;
+pub(crate) const JUMP_BITS: u32 = 16;
+/// Bits of an address below those that make the index. Compilers align functions to 16 bytes, so
+/// an index that began at bit 0 would leave most of the table to return addresses: a guest that
+/// starts programs would lose an entry of ten thousand for each.
+pub(crate) const JUMP_SHIFT: u32 = 2;
 /// Link cells there are.
 const CELLS: usize = 1 << 20;
 
 /// An entry: generated code compares the first two fields and jumps to the third. If only the key
 /// differs, and not in the mode, it asks the TLB whether the page is still where it was: kernels
 /// run the same code in many address spaces.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Zeroable)]
 #[repr(C)]
 pub(crate) struct JumpEntry {
     /// The linear address of the target.
@@ -27,9 +33,6 @@ pub(crate) struct JumpEntry {
 }
 
 impl JumpEntry {
-    /// No key has all bits set.
-    const NONE: JumpEntry = JumpEntry { linear: 0, key: u64::MAX, code: 0, addend: 0 };
-
     /// The region for `at` in the current mode, if this is its entry and the page is still mapped
     /// where it was.
     pub(crate) fn leads(&self, at: Linear, core: &Core) -> Option<u64> {
@@ -52,7 +55,7 @@ fn key_hash(key: JumpKey) -> u64 {
 
 /// The only slot that an entry for `at` under `key` can be in.
 pub(crate) fn slot(at: Linear, key: JumpKey) -> usize {
-    (at.0 ^ key_hash(key)) as usize & ((1 << JUMP_BITS) - 1)
+    ((at.0 ^ key_hash(key)) >> JUMP_SHIFT) as usize & ((1 << JUMP_BITS) - 1)
 }
 
 /// Tells translated code under which key to look targets up.
@@ -70,8 +73,10 @@ pub(crate) struct Jumps {
 
 impl Jumps {
     pub(crate) fn new() -> Jumps {
-        let table = vec![JumpEntry::NONE; 1 << JUMP_BITS].into_boxed_slice();
-        Jumps { table, cells: vec![0; CELLS].into_boxed_slice(), cells_used: 0 }
+        // Zeros lead nowhere: no key is like 0. Where the table is not used, the host needs no
+        // memory for it.
+        let (table, cells) = (zeroed_slice_box(1 << JUMP_BITS), zeroed_slice_box(CELLS));
+        Jumps { table, cells, cells_used: 0 }
     }
 
     pub(crate) fn find(&self, at: Linear, core: &Core) -> Option<u64> {
@@ -89,7 +94,7 @@ impl Jumps {
     pub(crate) fn forget(&mut self, slot: u32, code: u64) {
         let entry = &mut self.table[slot as usize];
         if entry.code == code {
-            *entry = JumpEntry::NONE;
+            *entry = JumpEntry::zeroed();
         }
     }
 
@@ -110,7 +115,7 @@ impl Jumps {
     }
 
     pub(crate) fn clear(&mut self) {
-        self.table.fill(JumpEntry::NONE);
+        self.table.fill(JumpEntry::zeroed());
         self.cells[..self.cells_used].fill(0);
         self.cells_used = 0;
     }

@@ -2,10 +2,10 @@
 //! `preserve_all`): no register changes, so that the fast path keeps its values where they are. One
 //! of the crate's modules with `unsafe` (naked functions).
 
-/// `$name` calls `$target`, then executes `$line` with its first argument in RDI again. Saves what
+/// `$name` calls `$target`, then executes `$line`, with all registers as they were. Saves what
 /// the host's ABI lets `$target` change: System V psABI for AMD64, 3.2.1.
 macro_rules! preserving {
-    ($(#[$doc:meta])* $name:ident = $target:ident $(, then $line:literal, $at:ident = $offset:expr)?) => {
+    ($(#[$doc:meta])* $name:ident = $target:ident $(, then $line:literal, $($operand:tt)+)?) => {
         $(#[$doc])*
         #[cfg(target_arch = "x86_64")]
         #[unsafe(naked)]
@@ -70,7 +70,7 @@ macro_rules! preserving {
                 $($line,)?
                 "ret",
                 target = sym $target,
-                $($at = const $offset,)?
+                $($($operand)+)?
             )
         }
     };

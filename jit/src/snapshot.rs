@@ -13,7 +13,6 @@ use iced_x86::{
 };
 
 use crate::compile::{Compiler, set_up};
-use crate::jump::JUMP_BITS;
 use crate::native;
 use crate::plan::{Bounds, plan};
 use crate::sites::Restless;
@@ -208,7 +207,6 @@ fn host_code(compiler: &mut Compiler, emit: Emit) -> String {
         mode: mode(),
         model: &model,
         first_cell: 0,
-        jump_bits: JUMP_BITS,
         sites: &[],
         sites_for_all: false,
         restless: &Restless::default(),

@@ -455,8 +455,7 @@ impl Tier for Jit {
         self.stats.entries += 1;
         let left = core.left_in_slice();
         self.entrance.run(core, code, left);
-        core.retire_until_left(core.translated.budget);
-        let reason = Reason::from_number(core.translated.exit);
+        let reason = Reason::from_number(core.take_exit());
         self.stats.leaves[reason as usize] += 1;
         if core.translated.sites.any_restless() {
             self.give_up_sites(core);

@@ -252,7 +252,7 @@ extern "sysv64" fn put_out(core: &mut Core) {
 preserving! {
     /// Loads the guest's state into the host's x87; a translated instruction does so where it is
     /// not there yet.
-    load = put_out, then "frstor [rdi + {image}]", image = offset::X87_IMAGE
+    load = put_out, then "frstor [rdi + {image}]", image = const offset::X87_IMAGE
 }
 
 preserving! {

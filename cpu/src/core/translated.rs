@@ -10,7 +10,7 @@ use super::sites::SiteRecords;
 use super::{Core, Mode};
 use crate::flags::{FlagOp, LazyFlags, Replaced};
 use crate::softfloat::F80;
-use crate::vcpu::{Segment, Vcpu};
+use crate::vcpu::{RIP, Segment, Vcpu};
 use crate::x87::{HostImage, LastInstruction, X87};
 
 /// Fields that translated code reads and writes. Addresses are plain numbers: they are valid while
@@ -24,9 +24,11 @@ pub struct Translated {
     pub access: u64,
     /// Slow path: the host address, or 0 where the interpreter has to execute the instruction.
     pub host: u64,
-    /// On leaving: instructions left in the slice.
+    /// On leaving: instructions that were left in the slice when they were last counted.
     pub budget: u64,
-    /// On leaving: why; the numbers are the translator's.
+    /// On leaving: why ([`Translated::REASON`], the translator's numbers), how many instructions
+    /// have been executed since `budget` was counted ([`Translated::PENDING`]), and, as a signed
+    /// number above [`Translated::IP_SHIFT`], how far execution has come from RIP.
     pub exit: u64,
     /// On leaving through an empty link cell: its number.
     pub cell: u64,
@@ -100,6 +102,14 @@ impl Translated {
     pub const ALIGNED: u64 = 1 << 17;
     /// Bit of [`Translated::access`]: it stands for several accesses in its bytes.
     pub const GROUP: u64 = 1 << 18;
+    /// The reason in [`Translated::exit`].
+    pub const REASON: u64 = 0xff;
+    /// The instructions in [`Translated::exit`], which begin at [`Translated::PENDING_SHIFT`].
+    pub const PENDING: u64 = 0xffff << Translated::PENDING_SHIFT;
+    /// See [`Translated::PENDING`].
+    pub const PENDING_SHIFT: u32 = 8;
+    /// See [`Translated::exit`].
+    pub const IP_SHIFT: u32 = 32;
     /// Where [`Translated::access`] holds the number of the site plus 1, or 0 if there is none;
     /// with one, [`Translated::budget`] tells how much of the slice is left.
     pub const SITE_SHIFT: u32 = 32;
@@ -301,6 +311,20 @@ impl Core {
     /// Instructions left in the slice, at a block's start.
     pub fn left_in_slice(&self) -> u64 {
         self.progress.slice_end.saturating_sub(self.progress.retired)
+    }
+
+    /// Takes over RIP and the count where translated code has left; why it has.
+    pub fn take_exit(&mut self) -> u64 {
+        let exit = self.translated.exit;
+        let pending = (exit & Translated::PENDING) >> Translated::PENDING_SHIFT;
+        self.retire_until_left(self.translated.budget - pending);
+        let by = exit.cast_signed() >> Translated::IP_SHIFT;
+        let ip = &mut self.vcpu.regs[usize::from(RIP)];
+        *ip = ip.wrapping_add_signed(by);
+        if !self.mode.has(Mode::CODE64) {
+            *ip &= 0xffff_ffff;
+        }
+        exit & Translated::REASON
     }
 
     /// Takes over the count of a translated run that left `left` instructions of the slice.

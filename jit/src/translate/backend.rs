@@ -255,7 +255,7 @@ impl Backend for Translator<'_> {
         }
         if insn.has(bits::CODE64) {
             if !super::is_call(insn) {
-                self.leave_block();
+                self.before();
             } else {
                 let v = self.wide(target);
                 let bad = self.not_canonical(v);

@@ -2,7 +2,7 @@
 //! at its end, for another region.
 
 use brolga_cpu::block::JumpKey;
-use brolga_cpu::core::translated::offset;
+use brolga_cpu::core::translated::{Translated, offset};
 use brolga_cpu::decode::{Decoded, MAX_INSN_BYTES, decode};
 use brolga_mmu::{TlbEntry, Width};
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -12,7 +12,7 @@ use super::flags::FlagsId;
 use super::node::{Kind, Node};
 use super::vector::Vector;
 use super::{PASSED, Request, Translator, at, trusted};
-use crate::jump::JumpEntry;
+use crate::jump::{JUMP_BITS, JUMP_SHIFT, JumpEntry};
 use crate::survey::Survey;
 
 /// Why translated code has returned.
@@ -69,34 +69,47 @@ pub(super) struct Snapshot {
     pub(super) ip: i64,
 }
 
-/// The block that leaves before the current instruction.
+/// How execution leaves before the current instruction.
 #[derive(Clone)]
 pub(super) struct Leave {
-    block: Block,
     snapshot: Snapshot,
+    /// The block that does, if something jumps to it.
+    block: Option<Block>,
     filled: bool,
 }
 
 impl Translator<'_> {
-    /// The block that leaves before the current instruction. The values that it needs are read
-    /// now; [`Translator::fill_leave_block`] puts code into it once something jumps to it.
-    pub(super) fn leave_block(&mut self) -> Block {
+    /// The state before the current instruction, whose values are read now: in a cold block they
+    /// would become parameters.
+    pub(super) fn before(&mut self) -> &mut Leave {
         #[cfg(debug_assertions)]
         assert!(!self.changed, "an instruction may not leave after it has changed something");
-        if let Some(leave) = &self.leave {
-            return leave.block;
+        let leave = self.leave.take();
+        let leave = leave.unwrap_or_else(|| Leave {
+            snapshot: self.snapshot(),
+            block: None,
+            filled: false,
+        });
+        self.leave.insert(leave)
+    }
+
+    /// The block that leaves before the current instruction; [`Translator::fill_leave_block`] puts
+    /// code into it once something jumps to it.
+    fn leave_block(&mut self) -> Block {
+        if let Some(block) = self.before().block {
+            return block;
         }
         let block = self.cold_block();
-        let snapshot = self.snapshot();
-        self.leave = Some(Leave { block, snapshot, filled: false });
+        self.before().block = Some(block);
         block
     }
 
     /// To be called when the current block has been ended, before the next one begins.
-    pub(super) fn fill_leave_block(&mut self) {
+    fn fill_leave_block(&mut self) {
         let Some(leave) = self.leave.as_mut().filter(|leave| !leave.filled) else { return };
+        let Some(block) = leave.block else { return };
         leave.filled = true;
-        let (block, snapshot) = (leave.block, leave.snapshot.clone());
+        let snapshot = leave.snapshot.clone();
         self.f.switch_to_block(block);
         self.leave_now(&snapshot, Reason::Interpret);
     }
@@ -131,14 +144,27 @@ impl Translator<'_> {
     }
 
     /// Stores a state and returns.
-    pub(super) fn leave_now(&mut self, snapshot: &Snapshot, reason: Reason) {
+    fn leave_now(&mut self, snapshot: &Snapshot, reason: Reason) {
+        self.prepare_to_leave(snapshot, reason);
+        self.leave_regions();
+    }
+
+    /// Stores a state, and how execution is to go on if it leaves now. It may as well go on here: what
+    /// has changed since the region was entered is not read from the core.
+    fn prepare_to_leave(&mut self, snapshot: &Snapshot, reason: Reason) {
         let (mark, insn) = (self.mark(), self.f.srcloc());
         self.f.set_srcloc(SourceLoc::default());
         self.store_state(snapshot);
         let ip = self.node(Width::W64, Kind::Ip(snapshot.ip));
-        self.return_at(ip, snapshot, reason);
+        self.store_exit(ip, snapshot, reason);
         self.forget_since(mark);
         self.f.set_srcloc(insn);
+    }
+
+    /// Stores what the slow path needs to leave before the current instruction.
+    pub(super) fn prepare_to_interpret(&mut self) {
+        let snapshot = self.before().snapshot.clone();
+        self.prepare_to_leave(&snapshot, Reason::Interpret);
     }
 
     /// Stores registers and flags.
@@ -152,12 +178,27 @@ impl Translator<'_> {
         self.store_flags(snapshot.flags);
     }
 
-    /// Stores RIP and the count, and returns.
+    /// Stores position and reason, and returns.
     fn return_at(&mut self, ip: Node, snapshot: &Snapshot, reason: Reason) {
-        self.store_position(ip, snapshot);
-        let reason = self.f.ins().iconst(types::I64, reason as i64);
-        self.f.ins().store(trusted(), reason, self.core, at(offset::EXIT));
+        self.store_exit(ip, snapshot, reason);
         self.leave_regions();
+    }
+
+    /// Stores where execution goes on, and why the region is left: in few instructions, as nearly all
+    /// of them are never executed. [`brolga_cpu::core::Core::take_exit`] does the rest.
+    fn store_exit(&mut self, ip: Node, snapshot: &Snapshot, reason: Reason) {
+        let by = match self.kind(ip) {
+            Kind::Ip(by) => by,
+            _ => {
+                self.store_ip(ip);
+                0
+            }
+        };
+        self.f.ins().store(trusted(), snapshot.budget, self.core, at(offset::BUDGET));
+        let pending = (snapshot.pending << Translated::PENDING_SHIFT) as i64;
+        let exit = by << Translated::IP_SHIFT | pending | reason as i64;
+        let exit = self.f.ins().iconst(types::I64, exit);
+        self.f.ins().store(trusted(), exit, self.core, at(offset::EXIT));
     }
 
     /// Ends translated code: all is stored.
@@ -252,8 +293,8 @@ impl Translator<'_> {
         let hash = self.f.ins().load(types::I64, trusted(), self.core, at(offset::KEY_HASH));
         let index = self.f.ins().bxor(linear, hash);
         let entry_bits = i64::from(size_of::<JumpEntry>().trailing_zeros());
-        let index = self.f.ins().ishl_imm_u(index, entry_bits);
-        let mask = ((1i64 << self.request.jump_bits) - 1) << entry_bits;
+        let index = self.f.ins().ishl_imm_u(index, entry_bits - i64::from(JUMP_SHIFT));
+        let mask = ((1i64 << JUMP_BITS) - 1) << entry_bits;
         let index = self.f.ins().band_imm_u(index, mask);
         let cache = self.f.ins().load(types::I64, trusted(), self.core, at(offset::JUMP_CACHE));
         let entry = self.f.ins().iadd(cache, index);
@@ -314,16 +355,10 @@ impl Translator<'_> {
     /// The jump cache knows nothing: a target that is not canonical is never in it.
     fn miss(&mut self, ip: Node, snapshot: &Snapshot) {
         let mark = self.mark();
-        if self.code64
-            && let Some(Leave { block: leave, .. }) = self.leave
-        {
+        if self.code64 && self.leave.is_some() {
             let target = self.wide(ip);
             let bad = self.not_canonical(target);
-            let on = self.f.create_block();
-            self.f.ins().brif(bad, leave, &[], on, &[]);
-            self.f.seal_block(on);
-            self.fill_leave_block();
-            self.f.switch_to_block(on);
+            self.leave_if(bad);
         }
         self.store_state(snapshot);
         self.return_at(ip, snapshot, Reason::LookUp);

@@ -124,10 +124,8 @@ impl Translator<'_> {
         write: bool,
         aligned: bool,
     ) -> LookUp {
-        let leave = self.leave_block();
+        self.before();
         let site = self.site();
-        // Read here: in the cold block it would become a parameter.
-        let left = self.f.use_var(self.budget);
         let (entry, base) = match site {
             Some(site) => (self.tlb, site_offset(site)),
             None => (self.tlb_entry(linear), 0),
@@ -147,21 +145,16 @@ impl Translator<'_> {
         self.f.ins().brif(miss, slow, &[], on, &[addend.into()]);
         self.f.seal_block(slow);
         self.f.switch_to_block(slow);
+        self.prepare_to_interpret();
         let flag = |on: bool, bit: u64| if on { bit } else { 0 };
         let access = size | flag(write, Translated::WRITE) | flag(aligned, Translated::ALIGNED);
-        let access = match site {
-            Some(site) => {
-                self.f.ins().store(trusted(), left, self.core, at(offset::BUDGET));
-                access | (u64::from(site) + 1) << Translated::SITE_SHIFT
-            }
-            None => access,
-        };
+        let site = site.map_or(0, |site| u64::from(site) + 1);
+        let access = access | site << Translated::SITE_SHIFT;
         let word = self.f.ins().iconst(types::I64, access as i64);
         let found = self.slow_path(linear, word);
         let addend = self.f.ins().isub(found, linear);
-        self.f.ins().brif(found, on, &[addend.into()], leave, &[]);
+        self.f.ins().jump(on, &[addend.into()]);
         self.f.seal_block(on);
-        self.fill_leave_block();
         self.f.switch_to_block(on);
         LookUp { addend: result, last, word, access }
     }
@@ -178,7 +171,8 @@ impl Translator<'_> {
         (self.f.ins().icmp(IntCC::UnsignedGreaterThan, distance, last), last)
     }
 
-    /// Calls the slow path, which changes no register; the host address, or 0.
+    /// Calls the slow path, which changes no register; the host address. If there is none, it does
+    /// not return: see [`Translator::prepare_to_interpret`].
     fn slow_path(&mut self, linear: Value, access: Value) -> Value {
         let core = self.core;
         self.f.ins().store(trusted(), linear, core, at(offset::ADDRESS));

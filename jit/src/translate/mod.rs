@@ -69,8 +69,6 @@ pub(crate) struct Request<'a> {
     pub(crate) model: &'a CpuModel,
     /// The number of the first link cell that the region may use.
     pub(crate) first_cell: u32,
-    /// Bits of the jump cache's index.
-    pub(crate) jump_bits: u32,
     /// Sites that the region may use, and instructions (by their offsets in the page) not to have any.
     pub(crate) sites: &'a [u32],
     /// Accesses outside loops are to have some too.
