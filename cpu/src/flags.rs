@@ -129,6 +129,12 @@ mod width_serde {
     }
 }
 
+impl Default for LazyFlags {
+    fn default() -> LazyFlags {
+        LazyFlags::from_rflags(0)
+    }
+}
+
 impl LazyFlags {
     /// Flags as they stand in `rflags`.
     #[inline(always)]

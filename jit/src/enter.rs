@@ -75,6 +75,8 @@ impl Entrance {
         core.translated.slow_path = slow_path as *const () as u64;
         core.translated.code = code;
         core.translated.leave = leave as *const () as u64;
+        core.translated.look_up = look_up as *const () as u64;
+        core.translated.used_up = used_up as *const () as u64;
         core.translated.status = status as *const () as u64;
         core.translated.operations = operations::table_address();
         core.translated.interpret = interpret as *const () as u64;
@@ -154,21 +156,23 @@ fn execute(core: &mut Core, interpreted: Option<&Interpreted>) -> u64 {
         core.translated.exit = Reason::LookAround as u64;
         return 0;
     }
-    core.translated.exit = Reason::LookUp as u64;
-    look_up(core).unwrap_or(0)
+    find(core)
 }
 
-/// The code at RIP, if the jump cache knows it, entered from now on as what it says.
-fn look_up(core: &mut Core) -> Option<u64> {
-    let cache = core.translated.jump_cache as *const JumpEntry;
+/// The code at RIP, if the jump cache knows it, entered from now on as what it says; or 0, to leave.
+extern "sysv64" fn find(core: &mut Core) -> u64 {
+    core.translated.exit = Reason::LookUp as u64;
+    let cache = core.translated.jump_cache as *mut JumpEntry;
     let key = core.jump_key();
     let at = core.code_address(core.vcpu.regs[usize::from(RIP)]);
-    // SAFETY: the jump cache has a slot for every address and key, and its address is there while
-    // a region runs.
-    let code = unsafe { &*cache.add(slot(at, key)) }.leads(at, core)?;
+    // SAFETY: the jump cache has a slot for every address and key, its address is there while a
+    // region runs, and nobody else looks into it meanwhile.
+    let entry = unsafe { &mut *cache.add(slot(at, key)) };
+    let Some(code) = entry.leads(at, core) else { return 0 };
+    entry.key = key.number();
     set_key(core, key);
     core.translated.tlb = core.tlb_table();
-    Some(code)
+    code
 }
 
 /// What the slow path's thunk calls. If it finds nothing, the thunk leaves the region, whose state
@@ -211,6 +215,50 @@ extern "C" fn begin() {
         below = const FRAME - SAVED,
         code = const offset::CODE,
     )
+}
+
+/// Defines what regions jump to instead of another region, with the same arguments: it stores them,
+/// and goes on with `$line`.
+macro_rules! instead_of_region {
+    ($(#[$doc:meta])* $name:ident: $($line:literal),+; $($operand:tt)*) => {
+        $(#[$doc])*
+        #[cfg(target_arch = "x86_64")]
+        #[unsafe(naked)]
+        pub(crate) extern "C" fn $name() {
+            std::arch::naked_asm!(
+                "mov [rdi + {budget}], rdx",
+                "mov [rdi + {first}], rcx",
+                "mov [rdi + {second}], r8",
+                "mov [rdi + {third}], r9",
+                $($line,)+
+                budget = const offset::BUDGET,
+                first = const offset::REGS + 8 * PASSED[0],
+                second = const offset::REGS + 8 * PASSED[1],
+                third = const offset::REGS + 8 * PASSED[2],
+                $($operand)*
+            )
+        }
+    };
+}
+
+instead_of_region! {
+    /// What link cells lead to that are not linked.
+    unlinked: "mov qword ptr [rdi + {exit}], {reason}", "jmp {leave}";
+    exit = const offset::EXIT, reason = const Reason::Link as u64, leave = sym leave
+}
+
+instead_of_region! {
+    /// Too little is left of the slice.
+    used_up: "mov qword ptr [rdi + {exit}], {reason}", "jmp {leave}";
+    exit = const offset::EXIT, reason = const Reason::Budget as u64, leave = sym leave
+}
+
+instead_of_region! {
+    /// Looks RIP up: the mappings may have changed since its entry was made.
+    look_up: "mov rbx, rdi", "call {find}", "test rax, rax", "jz {leave}", "mov rdi, rbx",
+        "mov rsi, [rdi + {tlb}]", "mov rdx, [rdi + {budget}]", "mov rcx, [rdi + {first}]",
+        "mov r8, [rdi + {second}]", "mov r9, [rdi + {third}]", "jmp rax";
+    find = sym find, leave = sym leave, tlb = const offset::TLB
 }
 
 /// Where regions end: undoes what [`begin`] did.

@@ -7,6 +7,8 @@ use brolga_mmu::{Linear, TlbEntry};
 use bytemuck::Zeroable;
 use bytemuck::allocation::zeroed_slice_box;
 
+use crate::enter::unlinked;
+
 /// Bits of the table's index.
 pub(crate) const JUMP_BITS: u32 = 16;
 /// Bits of an address below those that make the index. Compilers align functions to 16 bytes, so
@@ -17,8 +19,8 @@ pub(crate) const JUMP_SHIFT: u32 = 2;
 const CELLS: usize = 1 << 20;
 
 /// An entry: generated code compares the first two fields and jumps to the third. If only the key
-/// differs, and not in the mode, it asks the TLB whether the page is still where it was: kernels
-/// run the same code in many address spaces.
+/// differs, and not in the mode, [`crate::enter`] asks the TLB whether the page is still where it was:
+/// kernels run the same code in many address spaces.
 #[derive(Clone, Copy, Debug, Zeroable)]
 #[repr(C)]
 pub(crate) struct JumpEntry {
@@ -98,30 +100,35 @@ impl Jumps {
         }
     }
 
-    /// Takes `count` cells; the first, or `None` if there are no more.
+    /// Takes `count` cells, which are not linked; the first, or `None` if there are no more.
     pub(crate) fn take_cells(&mut self, count: usize) -> Option<u32> {
         let first = self.cells_used;
-        (first + count <= CELLS).then(|| {
-            self.cells_used += count;
-            first as u32
-        })
+        self.cells.get_mut(first..first + count)?.fill(unlinked as *const () as u64);
+        self.cells_used += count;
+        Some(first as u32)
     }
 
-    /// Makes a cell lead to `code`; 0 empties it.
+    /// Makes a cell lead to `code`.
     pub(crate) fn link(&mut self, cell: u32, code: u64) {
         if let Some(cell) = self.cells.get_mut(cell as usize) {
             *cell = code;
         }
     }
 
+    /// Makes a cell lead nowhere again.
+    pub(crate) fn unlink(&mut self, cell: u32) {
+        self.link(cell, unlinked as *const () as u64);
+    }
+
+    /// Forgets all targets and takes all cells back.
     pub(crate) fn clear(&mut self) {
         self.table.fill(JumpEntry::zeroed());
-        self.cells[..self.cells_used].fill(0);
         self.cells_used = 0;
     }
 
-    pub(crate) fn table_address(&self) -> u64 {
-        self.table.as_ptr() as u64
+    /// Where the table is, for code that reads its entries and renews their keys.
+    pub(crate) fn table_address(&mut self) -> u64 {
+        self.table.as_mut_ptr() as u64
     }
 
     pub(crate) fn cells_address(&self) -> u64 {

@@ -353,7 +353,7 @@ impl Jit {
     fn drop_region(&mut self, id: RegionId) {
         let Some(region) = self.regions[id as usize].take() else { return };
         for cell in region.incoming {
-            self.jumps.link(cell, 0);
+            self.jumps.unlink(cell);
         }
         for slot in region.slots {
             self.jumps.forget(slot, region.entry);

@@ -27,10 +27,14 @@ pub struct Translated {
     /// On leaving: instructions that were left in the slice when they were last counted.
     pub budget: u64,
     /// On leaving: why ([`Translated::REASON`], the translator's numbers), how many instructions
-    /// have been executed since `budget` was counted ([`Translated::PENDING`]), and, as a signed
-    /// number above [`Translated::IP_SHIFT`], how far execution has come from RIP.
+    /// have been executed since `budget` was counted ([`Translated::PENDING`]), which parts of the
+    /// flags are in `flags` instead of the vCPU, and, as a signed number above
+    /// [`Translated::IP_SHIFT`], how far execution has come from RIP.
     pub exit: u64,
-    /// On leaving through an empty link cell: its number.
+    /// On leaving: parts of the status flags, as `exit` says. While a region runs, code that may leave
+    /// or not stores them here: what the vCPU has is still read.
+    pub flags: LazyFlags,
+    /// The number of the link cell that was last jumped through.
     pub cell: u64,
     /// Address of the table that indirect branches look their targets up in.
     pub jump_cache: u64,
@@ -72,6 +76,11 @@ pub struct Translated {
     pub code: u64,
     /// Address of what ends translated code.
     pub leave: u64,
+    /// Addresses of what regions jump to instead of each other: where the jump cache has no entry
+    /// for the target, and where too little is left of the slice for a region that has just begun.
+    pub look_up: u64,
+    /// See [`Translated::look_up`].
+    pub used_up: u64,
     /// What a read has found that crosses a page's end.
     pub gathered: [u8; GATHERED],
     /// Not 0: a group of accesses has been found not to lie in one page.
@@ -108,6 +117,14 @@ impl Translated {
     pub const PENDING: u64 = 0xffff << Translated::PENDING_SHIFT;
     /// See [`Translated::PENDING`].
     pub const PENDING_SHIFT: u32 = 8;
+    /// Bits of [`Translated::exit`]: the flags' result, operands, and operation.
+    pub const FLAGS_R: u64 = 1 << 24;
+    /// See [`Translated::FLAGS_R`].
+    pub const FLAGS_A: u64 = 1 << 25;
+    /// See [`Translated::FLAGS_R`].
+    pub const FLAGS_B: u64 = 1 << 26;
+    /// See [`Translated::FLAGS_R`].
+    pub const FLAGS_OP: u64 = 1 << 27;
     /// See [`Translated::exit`].
     pub const IP_SHIFT: u32 = 32;
     /// Where [`Translated::access`] holds the number of the site plus 1, or 0 if there is none;
@@ -122,10 +139,12 @@ pub mod offset {
 
     pub const REGS: usize = offset_of!(Core, vcpu) + offset_of!(Vcpu, regs);
     pub const FLAGS: usize = offset_of!(Core, vcpu) + offset_of!(Vcpu, flags);
-    pub const FLAGS_R: usize = FLAGS + offset_of!(LazyFlags, r);
-    pub const FLAGS_A: usize = FLAGS + offset_of!(LazyFlags, a);
-    pub const FLAGS_B: usize = FLAGS + offset_of!(LazyFlags, b);
-    pub const FLAGS_OP: usize = FLAGS + offset_of!(LazyFlags, op);
+    pub const LEFT_FLAGS: usize = offset_of!(Core, translated) + offset_of!(Translated, flags);
+    /// From [`FLAGS`] or [`LEFT_FLAGS`].
+    pub const OF_R: usize = offset_of!(LazyFlags, r);
+    pub const OF_A: usize = offset_of!(LazyFlags, a);
+    pub const OF_B: usize = offset_of!(LazyFlags, b);
+    pub const OF_OP: usize = offset_of!(LazyFlags, op);
     pub const EFLAGS: usize = offset_of!(Core, vcpu) + offset_of!(Vcpu, eflags);
     /// Vector registers, as [`crate::vector::VectorBackend::xmm`] numbers them.
     pub const XMM: usize = offset_of!(Core, vcpu) + offset_of!(Vcpu, xmm);
@@ -151,6 +170,8 @@ pub mod offset {
     pub const TLB: usize = offset_of!(Core, translated) + offset_of!(Translated, tlb);
     pub const CODE: usize = offset_of!(Core, translated) + offset_of!(Translated, code);
     pub const LEAVE: usize = offset_of!(Core, translated) + offset_of!(Translated, leave);
+    pub const LOOK_UP: usize = offset_of!(Core, translated) + offset_of!(Translated, look_up);
+    pub const USED_UP: usize = offset_of!(Core, translated) + offset_of!(Translated, used_up);
 
     pub const X87_FUNCTIONS: usize =
         offset_of!(Core, translated) + offset_of!(Translated, x87_functions);
@@ -313,9 +334,22 @@ impl Core {
         self.progress.slice_end.saturating_sub(self.progress.retired)
     }
 
-    /// Takes over RIP and the count where translated code has left; why it has.
+    /// Takes over flags, RIP and the count where translated code has left; why it has.
     pub fn take_exit(&mut self) -> u64 {
         let exit = self.translated.exit;
+        let (left, flags) = (&self.translated.flags, &mut self.vcpu.flags);
+        if exit & Translated::FLAGS_R != 0 {
+            flags.r = left.r;
+        }
+        if exit & Translated::FLAGS_A != 0 {
+            flags.a = left.a;
+        }
+        if exit & Translated::FLAGS_B != 0 {
+            flags.b = left.b;
+        }
+        if exit & Translated::FLAGS_OP != 0 {
+            (flags.op, flags.w, flags.replaced) = (left.op, left.w, left.replaced);
+        }
         let pending = (exit & Translated::PENDING) >> Translated::PENDING_SHIFT;
         self.retire_until_left(self.translated.budget - pending);
         let by = exit.cast_signed() >> Translated::IP_SHIFT;

@@ -1,7 +1,9 @@
 //! The vCPU's lazy flags: read and written where the flags of a region meet those of the
 //! interpreter and of other regions.
 
-use brolga_cpu::core::translated::{REPLACED_FLAGS, REPLACED_MASK, offset, packed_flag_op};
+use brolga_cpu::core::translated::{
+    REPLACED_FLAGS, REPLACED_MASK, Translated, offset, packed_flag_op,
+};
 use brolga_cpu::flags::FlagOp;
 use cranelift_codegen::ir::{InstBuilder, Value, types};
 
@@ -23,12 +25,12 @@ impl Translator<'_> {
     pub(super) fn parts(&mut self, flags: FlagsId) -> Parts {
         match self.state(flags) {
             State::InVcpu => {
-                let mut load = |ty, field| self.f.ins().load(ty, trusted(), self.core, at(field));
+                let mut load = |field| self.load_field(offset::FLAGS + field);
                 Parts {
-                    r: load(types::I64, offset::FLAGS_R),
-                    a: load(types::I64, offset::FLAGS_A),
-                    b: load(types::I64, offset::FLAGS_B),
-                    op: load(types::I64, offset::FLAGS_OP),
+                    r: load(offset::OF_R),
+                    a: load(offset::OF_A),
+                    b: load(offset::OF_B),
+                    op: load(offset::OF_OP),
                 }
             }
             State::Produced { op, w, r, a, b, .. } => {
@@ -66,17 +68,41 @@ impl Translator<'_> {
             }
             _ => {}
         }
+        self.store_parts(flags, offset::FLAGS);
+    }
+
+    /// Stores the flags where [`brolga_cpu::core::Core::take_exit`] finds them, as code must that goes
+    /// on in the region afterwards: states that replace some flags, or set them on a condition, are
+    /// made of those in the vCPU. Which parts, as bits of [`Translated::exit`], and the condition on
+    /// which they count.
+    pub(super) fn prepare_flags(&mut self, flags: FlagsId) -> (u64, Option<Value>) {
+        match self.state(flags) {
+            State::InVcpu => (0, None),
+            State::If { c, then, otherwise: FlagsId::IN_VCPU } => {
+                let c = self.condition(c);
+                (self.store_parts(then, offset::LEFT_FLAGS), Some(c))
+            }
+            _ => (self.store_parts(flags, offset::LEFT_FLAGS), None),
+        }
+    }
+
+    /// Stores the parts that are not those in the vCPU; which, as bits of [`Translated::exit`].
+    fn store_parts(&mut self, flags: FlagsId, to: usize) -> u64 {
         let (has_r, has_a, has_b) = self.differs(flags);
         let parts = self.parts(flags);
-        let mut store = |v, field, wanted: bool| {
+        let mut stored = 0;
+        for (v, field, bit, wanted) in [
+            (parts.r, offset::OF_R, Translated::FLAGS_R, has_r),
+            (parts.op, offset::OF_OP, Translated::FLAGS_OP, true),
+            (parts.a, offset::OF_A, Translated::FLAGS_A, has_a),
+            (parts.b, offset::OF_B, Translated::FLAGS_B, has_b),
+        ] {
             if wanted {
-                self.f.ins().store(trusted(), v, self.core, at(field));
+                self.f.ins().store(trusted(), v, self.core, at(to + field));
+                stored |= bit;
             }
-        };
-        store(parts.r, offset::FLAGS_R, has_r);
-        store(parts.op, offset::FLAGS_OP, true);
-        store(parts.a, offset::FLAGS_A, has_a);
-        store(parts.b, offset::FLAGS_B, has_b);
+        }
+        stored
     }
 
     /// Which of the result and the operands count and are not those in the vCPU.

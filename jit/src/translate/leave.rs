@@ -1,10 +1,8 @@
 //! How execution leaves a region: in the middle, for the interpreter to execute an instruction;
 //! at its end, for another region.
 
-use brolga_cpu::block::JumpKey;
 use brolga_cpu::core::translated::{Translated, offset};
 use brolga_cpu::decode::{Decoded, MAX_INSN_BYTES, decode};
-use brolga_mmu::{TlbEntry, Width};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{Block, InstBuilder, SourceLoc, Value, types};
 
@@ -131,15 +129,20 @@ impl Translator<'_> {
         self.f.switch_to_block(on);
     }
 
-    /// Leaves with the state at the start of the current instruction if `c`.
-    pub(super) fn leave_with(&mut self, c: Value, reason: Reason) {
+    /// Leaves before the current instruction, the first of a block, if too little is left of the slice.
+    pub(super) fn leave_if_used_up(&mut self, short: Value, at_entry: bool) {
         let snapshot = self.snapshot();
         let (leave, on) = (self.cold_block(), self.f.create_block());
-        self.f.ins().brif(c, leave, &[], on, &[]);
+        self.f.ins().brif(short, leave, &[], on, &[]);
         self.f.seal_block(leave);
         self.f.seal_block(on);
         self.f.switch_to_block(leave);
-        self.leave_now(&snapshot, reason);
+        if at_entry {
+            let way_out = self.load_field(offset::USED_UP);
+            self.enter_region(way_out, snapshot.budget);
+        } else {
+            self.leave_now(&snapshot, Reason::Budget);
+        }
         self.f.switch_to_block(on);
     }
 
@@ -149,14 +152,14 @@ impl Translator<'_> {
         self.leave_regions();
     }
 
-    /// Stores a state, and how execution is to go on if it leaves now. It may as well go on here: what
-    /// has changed since the region was entered is not read from the core.
+    /// Stores a state, and how execution is to go on if it leaves now. It may as well go on here:
+    /// registers that have changed are not read from the core.
     fn prepare_to_leave(&mut self, snapshot: &Snapshot, reason: Reason) {
         let (mark, insn) = (self.mark(), self.f.srcloc());
         self.f.set_srcloc(SourceLoc::default());
-        self.store_state(snapshot);
-        let ip = self.node(Width::W64, Kind::Ip(snapshot.ip));
-        self.store_exit(ip, snapshot, reason);
+        self.store_registers(snapshot);
+        let flags = self.prepare_flags(snapshot.flags);
+        self.store_exit(snapshot.ip, flags, snapshot, reason);
         self.forget_since(mark);
         self.f.set_srcloc(insn);
     }
@@ -169,35 +172,37 @@ impl Translator<'_> {
 
     /// Stores registers and flags.
     pub(super) fn store_state(&mut self, snapshot: &Snapshot) {
+        self.store_registers(snapshot);
+        self.store_flags(snapshot.flags);
+    }
+
+    fn store_registers(&mut self, snapshot: &Snapshot) {
         for (field, v) in &snapshot.regs {
             self.f.ins().store(trusted(), *v, self.core, *field);
         }
         for (r, v) in &snapshot.vectors {
             self.store_vector_register(*r, *v);
         }
-        self.store_flags(snapshot.flags);
     }
 
-    /// Stores position and reason, and returns.
-    fn return_at(&mut self, ip: Node, snapshot: &Snapshot, reason: Reason) {
-        self.store_exit(ip, snapshot, reason);
-        self.leave_regions();
-    }
-
-    /// Stores where execution goes on, and why the region is left: in few instructions, as nearly all
-    /// of them are never executed. [`brolga_cpu::core::Core::take_exit`] does the rest.
-    fn store_exit(&mut self, ip: Node, snapshot: &Snapshot, reason: Reason) {
-        let by = match self.kind(ip) {
-            Kind::Ip(by) => by,
-            _ => {
-                self.store_ip(ip);
-                0
-            }
-        };
+    /// Stores where execution goes on, as a distance from RIP, and why the region is left: in few
+    /// instructions, as nearly all of them are never executed. `flags` is what
+    /// [`Translator::prepare_flags`] says. [`brolga_cpu::core::Core::take_exit`] does the rest.
+    fn store_exit(
+        &mut self,
+        by: i64,
+        (parts, c): (u64, Option<Value>),
+        snapshot: &Snapshot,
+        reason: Reason,
+    ) {
         self.f.ins().store(trusted(), snapshot.budget, self.core, at(offset::BUDGET));
         let pending = (snapshot.pending << Translated::PENDING_SHIFT) as i64;
-        let exit = by << Translated::IP_SHIFT | pending | reason as i64;
-        let exit = self.f.ins().iconst(types::I64, exit);
+        let plain = by << Translated::IP_SHIFT | pending | reason as i64;
+        let mut exit = self.f.ins().iconst(types::I64, plain | parts as i64);
+        if let Some(c) = c {
+            let plain = self.f.ins().iconst(types::I64, plain);
+            exit = self.f.ins().select(c, exit, plain);
+        }
         self.f.ins().store(trusted(), exit, self.core, at(offset::EXIT));
     }
 
@@ -237,7 +242,7 @@ impl Translator<'_> {
             && (0..brolga_mmu::PAGE_SIZE as i64).contains(&(entry + i64::from(by)))
         {
             let crosses = self.crosses((entry + i64::from(by)) as usize);
-            return if crosses { self.go_to_interpreter(ip) } else { self.go_by_link(ip, by) };
+            return if crosses { self.go_to_interpreter(by) } else { self.go_by_link(ip, by) };
         }
         self.go_by_look_up(ip);
     }
@@ -251,13 +256,10 @@ impl Translator<'_> {
             && matches!(decode::<Survey>(rest, *mode, model, 1), Decoded::NeedsMore)
     }
 
-    /// Leaves for the interpreter to execute the instruction at `ip`.
-    fn go_to_interpreter(&mut self, ip: Node) {
-        let snapshot = self.snapshot();
-        let mark = self.mark();
-        self.store_state(&snapshot);
-        self.return_at(ip, &snapshot, Reason::Interpret);
-        self.forget_since(mark);
+    /// Leaves for the interpreter to execute the instruction so far from the region's entry.
+    fn go_to_interpreter(&mut self, by: i32) {
+        let snapshot = Snapshot { ip: i64::from(by), ..self.snapshot() };
+        self.leave_now(&snapshot, Reason::Interpret);
     }
 
     /// Continues in the same page, through a link cell: the mapping and the mode are the same.
@@ -268,21 +270,11 @@ impl Translator<'_> {
             self.links.len() - 1
         });
         let cell = self.request.first_cell + index as u32;
-        let cells = self.f.ins().load(types::I64, trusted(), self.core, at(offset::CELLS));
+        let cells = self.load_field(offset::CELLS);
         let code = self.f.ins().load(types::I64, trusted(), cells, 8 * cell as i32);
-        let (empty, linked) = (self.cold_block(), self.f.create_block());
-        let snapshot = self.snapshot();
-        self.f.ins().brif(code, linked, &[], empty, &[]);
-        self.f.seal_block(empty);
-        self.f.seal_block(linked);
-        self.f.switch_to_block(empty);
-        let mark = self.mark();
-        self.store_state(&snapshot);
         let number = self.f.ins().iconst(types::I64, i64::from(cell));
         self.f.ins().store(trusted(), number, self.core, at(offset::CELL));
-        self.return_at(ip, &snapshot, Reason::Link);
-        self.forget_since(mark);
-        self.f.switch_to_block(linked);
+        let snapshot = self.snapshot();
         self.tail_call(code, ip, &snapshot);
     }
 
@@ -290,79 +282,49 @@ impl Translator<'_> {
     fn go_by_look_up(&mut self, ip: Node) {
         let target = self.wide(ip);
         let linear = self.code_address(target);
-        let hash = self.f.ins().load(types::I64, trusted(), self.core, at(offset::KEY_HASH));
+        let hash = self.load_field(offset::KEY_HASH);
         let index = self.f.ins().bxor(linear, hash);
         let entry_bits = i64::from(size_of::<JumpEntry>().trailing_zeros());
         let index = self.f.ins().ishl_imm_u(index, entry_bits - i64::from(JUMP_SHIFT));
         let mask = ((1i64 << JUMP_BITS) - 1) << entry_bits;
         let index = self.f.ins().band_imm_u(index, mask);
-        let cache = self.f.ins().load(types::I64, trusted(), self.core, at(offset::JUMP_CACHE));
+        let cache = self.load_field(offset::JUMP_CACHE);
         let entry = self.f.ins().iadd(cache, index);
         let snapshot = self.snapshot();
-        let (miss, other_key) = (self.cold_block(), self.cold_block());
-        let (same_address, found) = (self.f.create_block(), self.f.create_block());
         let field =
             |t: &mut Self, offset: usize| t.f.ins().load(types::I64, trusted(), entry, at(offset));
         let there = field(self, std::mem::offset_of!(JumpEntry, linear));
-        let same = self.f.ins().icmp(IntCC::Equal, there, linear);
-        self.f.ins().brif(same, same_address, &[], miss, &[]);
-        self.f.seal_block(same_address);
-        self.f.switch_to_block(same_address);
         let its = field(self, std::mem::offset_of!(JumpEntry, key));
-        let key = self.f.ins().load(types::I64, trusted(), self.core, at(offset::KEY));
-        let same = self.f.ins().icmp(IntCC::Equal, its, key);
-        self.f.ins().brif(same, found, &[], other_key, &[]);
-        self.f.seal_block(other_key);
-        self.f.switch_to_block(other_key);
-        let addend = field(self, std::mem::offset_of!(JumpEntry, addend));
-        let holds = self.still_mapped(linear, its, key, addend);
-        let renew = self.cold_block();
-        self.f.ins().brif(holds, renew, &[], miss, &[]);
-        self.f.seal_block(renew);
-        self.f.switch_to_block(renew);
-        let key_at = at(std::mem::offset_of!(JumpEntry, key));
-        self.f.ins().store(trusted(), key, entry, key_at);
-        self.f.ins().jump(found, &[]);
-        self.f.seal_block(found);
-        self.f.seal_block(miss);
-        self.f.switch_to_block(found);
         let code = field(self, std::mem::offset_of!(JumpEntry, code));
-        let mark = self.mark();
+        let key = self.load_field(offset::KEY);
+        let address = self.f.ins().bxor(there, linear);
+        let key = self.f.ins().bxor(its, key);
+        let differ = self.f.ins().bor(address, key);
+        let code = self.code_or_look_up(differ, code, target);
         self.tail_call(code, ip, &snapshot);
-        self.forget_since(mark);
-        self.f.switch_to_block(miss);
-        self.miss(ip, &snapshot);
     }
 
-    /// Whether a jump entry with another key holds: in the same mode, for a page that may be
-    /// executed and lies where it did.
-    fn still_mapped(&mut self, linear: Value, its: Value, key: Value, addend: Value) -> Value {
-        let differ = self.f.ins().bxor(its, key);
-        let modes = self.f.ins().band_imm_u(differ, JumpKey::MODE_BITS as i64);
-        let page = self.tlb_entry(linear);
-        let tag = at(std::mem::offset_of!(TlbEntry, exec));
-        let tag = self.f.ins().load(types::I64, trusted(), page, tag);
-        let outside = self.f.ins().isub(linear, tag);
-        let outside = self.f.ins().ushr_imm_u(outside, 12);
-        let now = at(std::mem::offset_of!(TlbEntry, addend));
-        let now = self.f.ins().load(types::I64, trusted(), page, now);
-        let moved = self.f.ins().bxor(now, addend);
-        let wrong = self.f.ins().bor(modes, outside);
-        let wrong = self.f.ins().bor(wrong, moved);
-        self.f.ins().icmp_imm_u(IntCC::Equal, wrong, 0)
-    }
-
-    /// The jump cache knows nothing: a target that is not canonical is never in it.
-    fn miss(&mut self, ip: Node, snapshot: &Snapshot) {
-        let mark = self.mark();
-        if self.code64 && self.leave.is_some() {
-            let target = self.wide(ip);
-            let bad = self.not_canonical(target);
-            self.leave_if(bad);
+    /// `code`, unless the entry's fields and those that are looked for `differ`: then what looks more
+    /// closely. An instruction whose target is not canonical raises #GP itself: there is no entry for
+    /// that, so it leaves only where there is none.
+    fn code_or_look_up(&mut self, differ: Value, code: Value, target: Value) -> Value {
+        if !self.code64 || self.leave.is_none() {
+            let other = self.load_field(offset::LOOK_UP);
+            let same = self.f.ins().icmp_imm_u(IntCC::Equal, differ, 0);
+            return self.f.ins().select(same, code, other);
         }
-        self.store_state(snapshot);
-        self.return_at(ip, snapshot, Reason::LookUp);
-        self.forget_since(mark);
+        let (miss, go) = (self.cold_block(), self.f.create_block());
+        let found = self.f.append_block_param(go, types::I64);
+        self.f.ins().brif(differ, miss, &[], go, &[code.into()]);
+        self.f.seal_block(miss);
+        self.f.switch_to_block(miss);
+        let bad = self.not_canonical(target);
+        self.leave_if(bad);
+        let other = self.load_field(offset::LOOK_UP);
+        self.f.ins().jump(go, &[other.into()]);
+        self.f.seal_block(go);
+        self.f.switch_to_block(go);
+        found
     }
 
     /// The linear address of an IP.
@@ -393,6 +355,11 @@ impl Translator<'_> {
         self.store_state(&stored);
         self.store_ip(ip);
         let budget = self.budget_after(snapshot);
+        self.enter_region(code, budget);
+    }
+
+    /// Goes to the start of a region, or to what is there instead.
+    fn enter_region(&mut self, code: Value, budget: Value) {
         let mut arguments = vec![self.core, self.tlb, budget];
         arguments.extend(PASSED.map(|r| self.f.use_var(self.gprs[r])));
         self.f.ins().return_call_indirect(self.signatures.region, code, &arguments);

@@ -385,7 +385,7 @@ impl<'a> Translator<'a> {
         self.enter(index, block);
         self.index = Some(index);
         if block.polls {
-            self.poll(block.longest);
+            self.poll(block.longest, index == 0 && block.predecessors == 1);
         }
         let mark = self.mark();
         let request = self.request;
@@ -446,11 +446,11 @@ impl<'a> Translator<'a> {
     }
 
     /// Leaves if the slice may end before the next poll.
-    fn poll(&mut self, longest: u64) {
+    fn poll(&mut self, longest: u64, at_entry: bool) {
         let left = self.f.use_var(self.budget);
         let needed = (longest + self.pending) as i64;
         let short = self.f.ins().icmp_imm_s(IntCC::SignedLessThan, left, needed);
-        self.leave_with(short, leave::Reason::Budget);
+        self.leave_if_used_up(short, at_entry);
         self.leave = None;
     }
 
@@ -484,9 +484,19 @@ impl<'a> Translator<'a> {
             Some(End::Branch { c, target, next }) => {
                 let c = self.condition(c);
                 self.leave = None;
-                let (taken, falls) = (self.f.create_block(), self.f.create_block());
-                self.f.ins().brif(c, taken, &[], falls, &[]);
-                for (at, to, ip) in [(falls, block.falls, next), (taken, block.taken, target)] {
+                let [taken, falls] = [block.taken, block.falls].map(|next| self.heir(next));
+                let [to_taken, to_falls] = [taken, falls].map(|heir| match heir {
+                    Some(block) => block,
+                    None => self.f.create_block(),
+                });
+                self.f.ins().brif(c, to_taken, &[], to_falls, &[]);
+                for (heir, at, to, ip) in [
+                    (falls, to_falls, block.falls, next),
+                    (taken, to_taken, block.taken, target),
+                ] {
+                    if heir.is_some() {
+                        continue;
+                    }
                     self.f.seal_block(at);
                     self.f.switch_to_block(at);
                     let mark = self.mark();
@@ -506,15 +516,23 @@ impl<'a> Translator<'a> {
         }
     }
 
+    /// The block behind an edge that is the only one to it: it takes over the state as it is now.
+    fn heir(&mut self, next: Next) -> Option<Block> {
+        let Next::Block(index) = next else { return None };
+        if self.request.plan.blocks[index].predecessors != 1 {
+            return None;
+        }
+        let (flags, pending) = (self.flags, self.pending);
+        let (vectors, x87) = (self.vectors, self.x87);
+        let groups = self.groups.here();
+        self.inherited[index] = Some(Inherited { flags, pending, vectors, x87, groups });
+        Some(self.blocks[index])
+    }
+
     /// Jumps to a block of the region, with the state in the form in which it expects it.
     fn go_to(&mut self, index: usize) {
         let block = &self.request.plan.blocks[index];
-        if block.predecessors == 1 {
-            let (flags, pending) = (self.flags, self.pending);
-            let (vectors, x87) = (self.vectors, self.x87);
-            let groups = self.groups.here();
-            self.inherited[index] = Some(Inherited { flags, pending, vectors, x87, groups });
-        } else {
+        if self.heir(Next::Block(index)).is_none() {
             if self.pending != 0 {
                 let left = self.f.use_var(self.budget);
                 let left = self.f.ins().iadd_imm_s(left, -(self.pending as i64));
