@@ -116,7 +116,7 @@ pub struct Block<B: Backend> {
     pub checks: bool,
     /// How often it is executed yet before it is hot.
     pub patience: Cell<u32>,
-    /// Where it begins in guest memory, if a second tier may take it over: it lies in one page.
+    /// Where it begins in guest memory, if a second tier may take it over.
     pub place: Option<GuestPhys>,
     /// Where execution has gone on from here, the latest first.
     pub links: [Jump; 2],
@@ -281,7 +281,11 @@ impl<B: Backend> BlockCache<B> {
     /// Whether the block at a physical address has been executed often enough to be translated
     /// together with a hot one.
     pub fn is_warm(&self, at: GuestPhys, mode: Mode) -> bool {
-        let block = self.by_place(at, mode).map(|id| self.get(id));
+        let crossing = || {
+            let mut pieces = self.by_page.get(&at.page_number()).into_iter().flatten();
+            Some(pieces.find(|piece| (piece.at, piece.mode) == (at, mode))?.block)
+        };
+        let block = self.by_place(at, mode).or_else(crossing).map(|id| self.get(id));
         block.is_some_and(|b| b.patience.get() <= self.patience - self.patience / 16)
     }
 
@@ -298,13 +302,14 @@ impl<B: Backend> BlockCache<B> {
     }
 
     /// The block that was last remembered for linear address `ip`, under another key of the same
-    /// mode, if it begins at `place`: it is remembered under `key` from now on.
+    /// mode, if it begins at `place` and lies in one page: it is remembered under `key` from now on.
     pub fn renew(&mut self, ip: u64, key: JumpKey, place: GuestPhys) -> Option<BlockId> {
         let jump = self.jumps[Self::slot(ip)];
         let holds = jump.ip == ip
             && jump.key.same_mode(key)
             && self.lives(jump.block)
-            && self.get(jump.block).place == Some(place);
+            && self.get(jump.block).place == Some(place)
+            && u64::from(self.get(jump.block).bytes) <= PAGE_SIZE - place.page_offset();
         if holds {
             self.jumps[Self::slot(ip)].key = key;
         }
@@ -363,11 +368,9 @@ impl<B: Backend> BlockCache<B> {
     }
 
     /// Adds a block that begins at `at` and lies in one page.
-    pub fn insert(&mut self, at: GuestPhys, mode: Mode, mut block: Block<B>) -> BlockId {
-        block.patience = Cell::new(self.patience_in(at.page_number()));
-        block.place = Some(at);
+    pub fn insert(&mut self, at: GuestPhys, mode: Mode, block: Block<B>) -> BlockId {
         let len = u64::from(block.bytes);
-        let id = self.push(block);
+        let id = self.push(at, block);
         self.by_place.insert((at, mode), id);
         self.add_piece(Piece { at, len, mode, block: id });
         id
@@ -383,7 +386,7 @@ impl<B: Backend> BlockCache<B> {
     pub fn insert_crossing(&mut self, place: Crossing, block: Block<B>) -> BlockId {
         let parts = place.parts(block.bytes);
         let mode = place.mode;
-        let id = self.push(block);
+        let id = self.push(place.first, block);
         self.crossing.insert(place, id);
         for (at, len) in parts {
             self.add_piece(Piece { at, len, mode, block: id });
@@ -391,7 +394,9 @@ impl<B: Backend> BlockCache<B> {
         id
     }
 
-    fn push(&mut self, block: Block<B>) -> BlockId {
+    fn push(&mut self, at: GuestPhys, mut block: Block<B>) -> BlockId {
+        block.patience = Cell::new(self.patience_in(at.page_number()));
+        block.place = Some(at);
         self.blocks.push(block);
         BlockId(self.blocks.len() as u32 - 1)
     }
@@ -512,5 +517,26 @@ mod tests {
             cache.invalidate(GuestPhys(written), 1);
             assert_eq!(cache.crossing(place), None, "{written:#x}");
         }
+    }
+
+    #[test]
+    fn a_crossing_becomes_hot_but_is_not_known_by_its_first_page_alone() {
+        let place =
+            Crossing { first: GuestPhys(0x1ffe), second: GuestPhys(0x7000), mode: Mode::CODE64 };
+        let [old, new] = [1, 2].map(|generation| JumpKey::new(generation, Mode::CODE64));
+        let mut cache = BlockCache::new(33);
+        let id = cache.insert_crossing(place, block());
+        cache.remember(0x40_1ffe, old, id);
+        assert_eq!(cache.by_jump(0x40_1ffe, old), Some(id));
+        assert_eq!(
+            cache.renew(0x40_1ffe, new, place.first),
+            None,
+            "its second page may be another"
+        );
+        assert_eq!(cache.get(id).place, Some(place.first));
+        assert!(!cache.is_warm(place.first, Mode::CODE64));
+        cache.get(id).patience.set(30);
+        assert!(cache.is_warm(place.first, Mode::CODE64));
+        assert!(!cache.is_warm(place.first, Mode::CODE32));
     }
 }

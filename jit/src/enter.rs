@@ -16,7 +16,7 @@ use cranelift_module::{Linkage, Module, ModuleError};
 
 use crate::frame::{FRAME, SAVED};
 use crate::interpreted::Interpreted;
-use crate::jump::{JumpEntry, set_key, slot};
+use crate::jump::{JUMP_SLOTS, JumpEntry, second, set_key, slot};
 use crate::operations;
 use crate::preserve::preserving;
 use crate::translate::{GO_ON, PASSED, Reason, region_signature};
@@ -165,11 +165,14 @@ extern "sysv64" fn find(core: &mut Core) -> u64 {
     let cache = core.translated.jump_cache as *mut JumpEntry;
     let key = core.jump_key();
     let at = core.code_address(core.vcpu.regs[usize::from(RIP)]);
-    // SAFETY: the jump cache has a slot for every address and key, its address is there while a
-    // region runs, and nobody else looks into it meanwhile.
-    let entry = unsafe { &mut *cache.add(slot(at, key)) };
-    let Some(code) = entry.leads(at, core) else { return 0 };
-    entry.key = key.number();
+    // SAFETY: the address of the jump cache is there while a region runs, and nobody else looks into
+    // it meanwhile.
+    let cache = unsafe { std::slice::from_raw_parts_mut(cache, 2 * JUMP_SLOTS) };
+    let slot = slot(at, key);
+    let found = |at_slot: usize| Some((at_slot, cache[at_slot].leads(at, core)?));
+    let Some((place, code)) = found(slot).or_else(|| found(second(slot))) else { return 0 };
+    cache[place].key = key.number();
+    cache.swap(slot, place);
     set_key(core, key);
     core.translated.tlb = core.tlb_table();
     code

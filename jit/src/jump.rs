@@ -11,6 +11,8 @@ use crate::enter::unlinked;
 
 /// Bits of the table's index.
 pub(crate) const JUMP_BITS: u32 = 16;
+/// Entries of the table's half in which generated code looks. The other half has as many.
+pub(crate) const JUMP_SLOTS: usize = 1 << JUMP_BITS;
 /// Bits of an address below those that make the index. Compilers align functions to 16 bytes, so
 /// an index that began at bit 0 would leave most of the table to return addresses: a guest that
 /// starts programs would lose an entry of ten thousand for each.
@@ -55,15 +57,20 @@ fn key_hash(key: JumpKey) -> u64 {
     (key.number() & JumpKey::MODE_BITS).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40
 }
 
-/// The only slot that an entry for `at` under `key` can be in.
+/// The slot in which translated code looks for an entry for `at` under `key`.
 pub(crate) fn slot(at: Linear, key: JumpKey) -> usize {
-    ((at.0 ^ key_hash(key)) >> JUMP_SHIFT) as usize & ((1 << JUMP_BITS) - 1)
+    ((at.0 ^ key_hash(key)) >> JUMP_SHIFT) as usize & (JUMP_SLOTS - 1)
 }
 
 /// Tells translated code under which key to look targets up.
 pub(crate) fn set_key(core: &mut Core, key: JumpKey) {
     core.translated.key = key.number();
     core.translated.key_hash = key_hash(key);
+}
+
+/// Where in the second half what has lost its slot to another is.
+pub(crate) fn second(slot: usize) -> usize {
+    slot + JUMP_SLOTS
 }
 
 /// The table and the cells.
@@ -77,7 +84,7 @@ impl Jumps {
     pub(crate) fn new() -> Jumps {
         // Zeros lead nowhere: no key is like 0. Where the table is not used, the host needs no
         // memory for it.
-        let (table, cells) = (zeroed_slice_box(1 << JUMP_BITS), zeroed_slice_box(CELLS));
+        let (table, cells) = (zeroed_slice_box(2 * JUMP_SLOTS), zeroed_slice_box(CELLS));
         Jumps { table, cells, cells_used: 0 }
     }
 
@@ -85,18 +92,21 @@ impl Jumps {
         self.table[slot(at, core.jump_key())].leads(at, core)
     }
 
-    /// Enters a target; the slot it took.
+    /// Enters a target; its slot.
     pub(crate) fn enter(&mut self, at: Linear, key: JumpKey, code: u64, addend: u64) -> u32 {
         let slot = slot(at, key);
+        self.table[second(slot)] = self.table[slot];
         self.table[slot] = JumpEntry { linear: at.0, key: key.number(), code, addend };
         slot as u32
     }
 
-    /// Empties a slot that leads to `code`.
+    /// Forgets the target with a slot that leads to `code`.
     pub(crate) fn forget(&mut self, slot: u32, code: u64) {
-        let entry = &mut self.table[slot as usize];
-        if entry.code == code {
-            *entry = JumpEntry::zeroed();
+        for slot in [slot as usize, second(slot as usize)] {
+            let entry = &mut self.table[slot];
+            if entry.code == code {
+                *entry = JumpEntry::zeroed();
+            }
         }
     }
 
@@ -133,5 +143,44 @@ impl Jumps {
 
     pub(crate) fn cells_address(&self) -> u64 {
         self.cells.as_ptr() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use brolga_cpu::block::Mode;
+
+    use super::*;
+
+    #[test]
+    fn what_loses_its_slot_is_kept_and_forgotten_beside_it() {
+        let mut jumps = Jumps::new();
+        let key = JumpKey::new(1, Mode::CODE64);
+        let same_slot = |n: u64| Linear(0x1000 + (n << (JUMP_BITS + JUMP_SHIFT)));
+        let there = |jumps: &Jumps, slot: u32| {
+            [slot as usize, second(slot as usize)].map(|slot| jumps.table[slot].code)
+        };
+        let slots = [1, 2].map(|n| jumps.enter(same_slot(n), key, 100 + n, 0));
+        assert_eq!(slots[0], slots[1]);
+        assert_eq!(there(&jumps, slots[0]), [102, 101]);
+        jumps.forget(slots[0], 101);
+        assert_eq!(there(&jumps, slots[0]), [102, 0]);
+        jumps.forget(slots[0], 102);
+        assert_eq!(there(&jumps, slots[0]), [0, 0]);
+    }
+
+    #[test]
+    fn cells_lead_to_what_leaves_until_they_are_linked() {
+        let mut jumps = Jumps::new();
+        let cell = jumps.take_cells(2).expect("cells") as usize;
+        let nowhere = jumps.cells[cell];
+        assert_ne!(nowhere, 0);
+        jumps.link(1, 0x1234);
+        assert_eq!(jumps.cells[cell..cell + 2], [nowhere, 0x1234]);
+        jumps.unlink(1);
+        jumps.clear();
+        jumps.link(0, 0x1234);
+        assert_eq!(jumps.take_cells(2), Some(0));
+        assert_eq!(jumps.cells[..2], [nowhere; 2], "those of others before");
     }
 }

@@ -12,7 +12,8 @@ fn main() {
     let nans = suite::trial("nans", || check(engines::run_nans));
     let unmasking = suite::trial("unmasking", || check(engines::run_unmasking));
     let native = suite::trial("native", || check(engines::run_native));
-    suite::run(families.chain([programs, nans, unmasking, native]).collect());
+    let carries = suite::trial("carries", || check(engines::run_carries));
+    suite::run(families.chain([programs, nans, unmasking, carries, native]).collect());
 }
 
 fn check(run: impl FnOnce() -> Result<()>) -> Result<()> {

@@ -2,16 +2,14 @@
 //! at its end, for another region.
 
 use brolga_cpu::core::translated::{Translated, offset};
-use brolga_cpu::decode::{Decoded, MAX_INSN_BYTES, decode};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{Block, InstBuilder, SourceLoc, Value, types};
 
 use super::flags::FlagsId;
 use super::node::{Kind, Node};
 use super::vector::Vector;
-use super::{PASSED, Request, Translator, at, trusted};
+use super::{PASSED, Translator, at, trusted};
 use crate::jump::{JUMP_BITS, JUMP_SHIFT, JumpEntry};
-use crate::survey::Survey;
 
 /// Why translated code has returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -241,25 +239,9 @@ impl Translator<'_> {
             && let Ok(by) = i32::try_from(by)
             && (0..brolga_mmu::PAGE_SIZE as i64).contains(&(entry + i64::from(by)))
         {
-            let crosses = self.crosses((entry + i64::from(by)) as usize);
-            return if crosses { self.go_to_interpreter(by) } else { self.go_by_link(ip, by) };
+            return self.go_by_link(ip, by);
         }
         self.go_by_look_up(ip);
-    }
-
-    /// Whether the instruction at an offset of the page ends in the next page: no region begins
-    /// with such a one.
-    fn crosses(&self, at: usize) -> bool {
-        let Request { page, mode, model, .. } = self.request;
-        let rest = &page[at..brolga_mmu::PAGE_SIZE as usize];
-        rest.len() < MAX_INSN_BYTES
-            && matches!(decode::<Survey>(rest, *mode, model, 1), Decoded::NeedsMore)
-    }
-
-    /// Leaves for the interpreter to execute the instruction so far from the region's entry.
-    fn go_to_interpreter(&mut self, by: i32) {
-        let snapshot = Snapshot { ip: i64::from(by), ..self.snapshot() };
-        self.leave_now(&snapshot, Reason::Interpret);
     }
 
     /// Continues in the same page, through a link cell: the mapping and the mode are the same.

@@ -490,10 +490,9 @@ impl<'a> Translator<'a> {
                     None => self.f.create_block(),
                 });
                 self.f.ins().brif(c, to_taken, &[], to_falls, &[]);
-                for (heir, at, to, ip) in [
-                    (falls, to_falls, block.falls, next),
-                    (taken, to_taken, block.taken, target),
-                ] {
+                for (heir, at, to, ip) in
+                    [(falls, to_falls, block.falls, next), (taken, to_taken, block.taken, target)]
+                {
                     if heir.is_some() {
                         continue;
                     }

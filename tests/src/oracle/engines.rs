@@ -238,6 +238,53 @@ pub fn run_unmasking() -> Result<()> {
     Ok(())
 }
 
+/// Flags that are made from those before, used on both sides of an access that the TLB does not know
+/// yet: code that might leave there stores them, and must not take what it has stored for those before.
+pub fn run_carries() -> Result<()> {
+    use Code::*;
+    let mut state = generate(&mut Rng::with_seed(0), Cmc, Mode::Long).state;
+    let makers = [
+        Instruction::with(Cmc),
+        Instruction::with2(Rcl_rm64_imm8, Register::RDX, 1)?,
+        Instruction::with1(Inc_rm64, Register::RDX)?,
+        Instruction::with2(Shl_rm64_CL, Register::RDX, Register::CL)?,
+        Instruction::with2(Rol_rm64_CL, Register::RDX, Register::CL)?,
+    ];
+    for (first, second) in makers.iter().flat_map(|a| makers.iter().map(move |b| (a, b))) {
+        for (rflags, count) in [(2, 0), (3, 0), (2, 1), (3, 1)] {
+            (state.rflags, state.regs[1]) = (rflags, count);
+            let code = with_accesses(&[*first, *second])?;
+            if let Some(text) = Engines::new()?.compare(&code, Mode::Long, &state)? {
+                bail!("{first}, {second} with flags {rflags:#x} and count {count}{text}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The instructions, a load behind each, and what stores all flags.
+fn with_accesses(instructions: &[Instruction]) -> Result<Vec<u8>> {
+    let mut encoder = Encoder::new(64);
+    let mut at = INSTRUCTION;
+    let mut add = |instruction: &Instruction| -> Result<()> {
+        at += encoder.encode(instruction, at)? as u64;
+        Ok(())
+    };
+    for instruction in instructions {
+        add(instruction)?;
+        let place = MemoryOperand::with_displ(SCRATCH, 4);
+        add(&Instruction::with2(Code::Mov_r64_rm64, Register::RSI, place)?)?;
+    }
+    for (set, register) in [
+        (Code::Setb_rm8, Register::R8L),
+        (Code::Seto_rm8, Register::R9L),
+        (Code::Sete_rm8, Register::R10L),
+    ] {
+        add(&Instruction::with1(set, register)?)?;
+    }
+    Ok(encoder.take_buffer())
+}
+
 /// A loop, counted by ECX, around some instructions.
 struct Program {
     bytes: Vec<u8>,
