@@ -100,6 +100,11 @@ impl Jumps {
         slot as u32
     }
 
+    /// Whether `code` is what a target with a slot leads to.
+    pub(crate) fn has(&self, slot: u32, code: u64) -> bool {
+        [slot as usize, second(slot as usize)].iter().any(|slot| self.table[*slot].code == code)
+    }
+
     /// Forgets the target with a slot that leads to `code`.
     pub(crate) fn forget(&mut self, slot: u32, code: u64) {
         for slot in [slot as usize, second(slot as usize)] {
@@ -163,6 +168,7 @@ mod tests {
         let slots = [1, 2].map(|n| jumps.enter(same_slot(n), key, 100 + n, 0));
         assert_eq!(slots[0], slots[1]);
         assert_eq!(there(&jumps, slots[0]), [102, 101]);
+        assert_eq!([100, 101, 102].map(|code| jumps.has(slots[0], code)), [false, true, true]);
         jumps.forget(slots[0], 101);
         assert_eq!(there(&jumps, slots[0]), [102, 0]);
         jumps.forget(slots[0], 102);

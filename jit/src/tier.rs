@@ -41,6 +41,9 @@ const MOST_AT_ONCE: usize = 64;
 /// the calls of a function is in the region after each.
 const MOST_COPIES: usize = 3;
 
+/// Slots of the jump cache that a region may have before it is looked up which still lead to it.
+const MOST_SLOTS: usize = 32;
+
 /// Why there is no translator.
 #[derive(Debug, thiserror::Error)]
 pub enum JitError {
@@ -413,6 +416,10 @@ impl Jit {
         if let Some(region) = self.regions[id as usize].as_mut() {
             let slot = self.jumps.enter(at, core.jump_key(), region.entry, addend);
             if !region.slots.contains(&slot) {
+                if region.slots.len() >= MOST_SLOTS {
+                    // Programs that are loaded elsewhere each time leave slots behind.
+                    region.slots.retain(|slot| self.jumps.has(*slot, region.entry));
+                }
                 region.slots.push(slot);
             }
         }
