@@ -11,7 +11,7 @@ use crate::chain::Chained;
 use crate::insn::Insn;
 
 /// Everything outside the instruction bytes that decoding depends on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Mode(u32);
 
 macro_rules! mode_bits {
