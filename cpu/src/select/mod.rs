@@ -69,7 +69,10 @@ fn not_available(core: &mut Core, _: &Insn) -> Result<(), Exit> {
 
 /// Finds the meaning of `i` in `mode` on `model`.
 pub fn select<B: VectorBackend>(i: &Instruction, mode: Mode, model: &CpuModel) -> Selected<B> {
-    let found = gate::<B>(i, mode, model).or_else(|| {
+    let refused = gate::<B>(i, mode, model);
+    // What the mode or the model refuses has no quick form: that would be the meaning itself.
+    let quick = if refused.is_some() { None } else { quick(i, mode) }.unwrap_or(chain::full);
+    let found = refused.or_else(|| {
         common::<B, M>(i)
             .map(|bound| bound.handler)
             .or_else(|| system::select(i))
@@ -83,12 +86,11 @@ pub fn select<B: VectorBackend>(i: &Instruction, mode: Mode, model: &CpuModel) -
         Some(handler) => {
             let checks = jumps && !control::is_near_branch(i) || system::ends_block(i);
             let ends_block = jumps || checks || repeats(i);
-            let quick = quick(i, mode).unwrap_or(chain::full);
             Selected { handler, quick, ends_block, jumps, checks }
         }
         None => {
             let handler = complex!(undefined);
-            Selected { handler, quick: chain::full, ends_block: true, jumps: false, checks: true }
+            Selected { handler, quick, ends_block: true, jumps: false, checks: true }
         }
     }
 }
