@@ -178,6 +178,7 @@ const ROMS: &[(&str, Build)] = &[
     ("decimal", compute::decimal::rom),
     ("strings", compute::strings::rom),
     ("extensions", compute::extensions::rom),
+    ("x87", compute::x87::rom),
     ("sse-single", compute::scalar::single),
     ("sse-double", compute::scalar::double),
 ];

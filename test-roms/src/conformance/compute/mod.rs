@@ -1,11 +1,13 @@
 //! ROMs about what instructions compute: results and flags of each group, for edges and all modes of
-//! rounding. What is right is worked out by [`integer`] and [`float`], models of ours from the
+//! rounding. What is right is worked out by [`integer`], [`exact`], [`float`] and [`extended`], models of ours from the
 //! manual's definitions that share nothing with the emulator: integers in 128 bits or bit by bit,
 //! floating point with exact integers.
 
 pub(super) mod bits;
 pub(super) mod decimal;
 pub(super) mod extensions;
+mod exact;
+mod extended;
 mod float;
 mod integer;
 pub(super) mod muldiv;
@@ -13,3 +15,4 @@ pub(super) mod rules;
 pub(super) mod scalar;
 pub(super) mod shifts;
 pub(super) mod strings;
+pub(super) mod x87;

@@ -3,7 +3,8 @@
 
 use iced_x86::code_asm::*;
 
-use super::float::{Control, DOUBLE, Format, Operation, PE, Rounding, SINGLE};
+use super::exact::{Operation, PE, Rounding};
+use super::float::{Control, DOUBLE, Format, SINGLE};
 use super::rules::{Input, Output, Reports, compute};
 use crate::conformance::Rom;
 use crate::conformance::features::{AVX, SSE2};
