@@ -134,6 +134,13 @@ pub(super) const KNOWN: &[Known] = &[
     known("extensions", "MSR: ", 1, "TCG reads 0 from registers that do not exist"),
     known("extensions", "a type that does not exist", 3, "TCG takes any type"),
     known("extensions", "TSC_ADJUST", 1, "TCG keeps it and does not heed it"),
+    known("x87", " empty", 13, "TCG does not notice empty registers"),
+    known("x87", "full stack", 3, "TCG does not notice full ones"),
+    known("x87", "FRNDINT", 183, "TCG heeds the precision, and sets neither DE nor C1"),
+    known("x87", ": status word", 2338, "TCG sets neither DE nor C1"),
+    known("x87", ": exception", 127, "TCG does not set DE"),
+    known("x87", ": sign and exponent", 343, "TCG gives the masked result to unmasked exceptions"),
+    known("x87", ": significand", 717, "TCG gives the masked result to unmasked exceptions"),
     known(
         "sse-single",
         ": MXCSR",
