@@ -201,6 +201,12 @@ impl EngineSpec {
         Ok(())
     }
 
+    /// The engine in the form that counts instructions: KVM does so in single steps only.
+    #[must_use]
+    pub fn counting(self) -> Self {
+        Self { steps: self.kind == AccelKind::Kvm, ..self }
+    }
+
     /// The engine, with the vCPU that it is to run; by `kvm`, if it is KVM and that is open already.
     pub fn build(
         &self,

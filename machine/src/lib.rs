@@ -23,6 +23,7 @@ pub mod firmware;
 pub mod hash;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod kvm;
+mod linear;
 pub mod loader;
 pub mod lockstep;
 pub mod machine;

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use brolga_jit::JitConfig;
@@ -83,15 +84,18 @@ fn run_page(arguments: &ConformArguments) -> Result<Vec<Report>> {
 
 fn run_on(engine: EngineSpec, inputs: &[Input], arguments: &ConformArguments) -> Result<Report> {
     let mut cpu = cpu_model(arguments.cpu.as_deref())?;
+    let mut kvm = None;
     if engine.kind == AccelKind::Kvm {
-        let (given, lost) = KvmHost::open()?.adapt(cpu)?;
-        cpu = given;
+        let host = KvmHost::open()?;
+        let (given, lost) = host.adapt(cpu)?;
         if !lost.is_empty() {
             eprintln!("brolga: KVM does not give, and tests skip: {}", lost.join(", "));
         }
+        (cpu, kvm) = (given, Some(Arc::new(host)));
     }
     let settings = Settings {
         engine,
+        kvm,
         cpu,
         memory: arguments.memory,
         timeout: arguments.timeout,
@@ -109,17 +113,12 @@ fn run_on(engine: EngineSpec, inputs: &[Input], arguments: &ConformArguments) ->
     Ok(report)
 }
 
-/// One engine; its threads would only take time from other jobs. Tests are limited by instructions,
-/// which KVM counts in single steps only.
+/// One engine; its threads would only take time from other jobs. Tests are limited by instructions.
 fn engine(arguments: &ConformArguments) -> EngineSpec {
     let kind = arguments.accel.unwrap_or(AccelKind::of_this_host());
     let default = JitConfig::default();
     let threshold = arguments.jit_threshold.unwrap_or(default.threshold);
-    EngineSpec {
-        jit: JitConfig { threshold, ..default },
-        steps: kind == AccelKind::Kvm,
-        ..EngineSpec::from(kind)
-    }
+    EngineSpec { jit: JitConfig { threshold, ..default }, ..EngineSpec::from(kind) }.counting()
 }
 
 fn reporting(arguments: &ConformArguments) -> Result<Reporting> {

@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 
 use super::args::LockstepArguments;
 use super::{config, refuse};
-use crate::accel::{AccelKind, KvmHost};
+use crate::accel::{AccelKind, EngineSpec, KvmHost};
 use crate::clock::ClockKind;
 use crate::exit::End;
 use crate::lockstep::{self, Settings, Verdict};
@@ -30,15 +30,12 @@ pub(super) fn main(arguments: &LockstepArguments) -> ExitCode {
 fn compare(arguments: &LockstepArguments) -> Result<Verdict> {
     let LockstepArguments { machine, engines, every, ram_every, prompt, lines } = arguments;
     ensure!(engines.len() == 2, "--engines takes two, as in interp,interp:slice=1000");
-    let mut engines = engines.clone();
+    let engines: Vec<EngineSpec> = engines.iter().cloned().map(EngineSpec::counting).collect();
     let mut config = config(machine, engines[0].clone(), ClockKind::Virtual)?;
     if engines.iter().any(|engine| engine.kind == AccelKind::Kvm) {
         for line in config.adapt(Arc::new(KvmHost::open()?))? {
             eprintln!("brolga: {line}");
         }
-    }
-    for engine in &mut engines {
-        engine.steps = engine.kind == AccelKind::Kvm;
     }
     let prompt = prompt.as_deref().unwrap_or_default();
     let answers = lines.iter().map(|line| Answer {

@@ -96,9 +96,14 @@ fn write_markdown(to: &mut String, report: &Report, unit: Unit) -> fmt::Result {
 
 /// What is to be known about the figures.
 pub fn remarks(report: &Report) -> Vec<String> {
+    let (what, subtracted) = if report.whole_runs {
+        ("whole runs, and of one operation in the rows that the guest reports", "")
+    } else {
+        ("one operation", "; the empty loop of the same level, and waiting for timers, subtracted")
+    };
     let mut lines = vec![format!(
-        "{} of one operation: medians of {} rounds in turn, with half the distance of the \
-         quartiles; the empty loop of the same level, and waiting for timers, subtracted.",
+        "{} of {what}: medians of {} rounds in turn, with half the distance of the quartiles\
+         {subtracted}.",
         if report.by.waits() { "Host time" } else { "Processor time of the vCPU's thread" },
         report.rounds
     )];

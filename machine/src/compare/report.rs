@@ -30,6 +30,8 @@ pub struct Report {
     pub rounds: u32,
     /// What time was taken by.
     pub by: By,
+    /// Whole runs were timed, and the rows that the guest reported; nothing is subtracted.
+    pub whole_runs: bool,
     /// By what.
     pub engines: Vec<Column>,
     /// What KVM is here, in a sentence or two.
@@ -169,6 +171,7 @@ impl Report {
             host,
             rounds: settings.rounds,
             by: settings.by,
+            whole_runs: subject.is_timed_as_a_whole(),
             kvm,
             reference,
             reference_is,

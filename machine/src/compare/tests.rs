@@ -102,6 +102,8 @@ fn another_guest_is_timed_as_a_whole() -> Result<()> {
     let report = Report::new(&subject, &settings, Host::default(), &outcomes);
     assert_eq!((report.rows.len(), report.rows[0].name.as_str()), (1, "run"));
     assert!(report.rows[0].cells[0].time.is_some());
+    let told = print::text(&report, print::Unit::Time);
+    assert!(told.contains("of whole runs") && !told.contains("subtracted"), "{told}");
     Ok(())
 }
 

@@ -62,7 +62,7 @@ pub(super) fn execute(
         memory: MemoryLayout::new(settings.memory)?,
         cpu: settings.cpu.clone(),
         accel: settings.engine.clone(),
-        kvm: None,
+        kvm: settings.kvm.clone(),
         clock: ClockKind::Virtual,
         guest,
         on_triple_fault: OnTripleFault::Stop,

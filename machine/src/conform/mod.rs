@@ -19,12 +19,13 @@ pub mod undefined;
 pub mod vectors;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use brolga_cpu::cpuid::CpuModel;
 use serde::Serialize;
 
-use crate::accel::EngineSpec;
+use crate::accel::{EngineSpec, KvmHost};
 pub use input::Input;
 
 /// Failures that a suite keeps; it counts the others.
@@ -35,6 +36,8 @@ const KEPT: usize = 10;
 pub struct Settings {
     /// The engine.
     pub engine: EngineSpec,
+    /// KVM, if that is the engine: opened once for all guests.
+    pub kvm: Option<Arc<KvmHost>>,
     /// The processor.
     pub cpu: CpuModel,
     /// RAM of guests, in bytes.

@@ -14,10 +14,11 @@ use brolga_gdb::{
     DebugError, DebugTarget, Door, Registers, Requests, Resume, SegmentRegister, Stopped,
     TableRegister,
 };
-use brolga_mmu::{Access, AccessKind, GuestPhys, Linear, PAGE_SIZE, Probe, probe};
+use brolga_mmu::{Access, GuestPhys, Linear, Probe};
 
 use crate::board::lock;
 use crate::exit::End;
+use crate::linear;
 use crate::machine::Machine;
 use crate::run::Limits;
 pub(crate) use run::{DebugState, Tracer, Wishes};
@@ -25,27 +26,7 @@ pub(crate) use run::{DebugState, Tracer, Wishes};
 impl Machine {
     /// How a linear address is translated now, step by step.
     pub fn probe(&self, linear: u64, access: Access) -> Probe {
-        let core = self.core();
-        let sys = &core.vcpu.sys;
-        probe(self.map(), sys.cr3, &sys.pdptes, &core.mem.paging, Linear(linear), access)
-    }
-
-    /// Where a linear address leads, whatever the access rights.
-    fn translate(&self, linear: u64) -> Option<GuestPhys> {
-        let any = Access { kind: AccessKind::Read, user: false, smap_checked: false };
-        self.probe(linear, any).outcome.ok().map(|translation| translation.phys)
-    }
-
-    /// Splits `len` bytes at `at` at page borders: for each piece, its address and its range.
-    fn pages(at: u64, len: usize) -> impl Iterator<Item = (u64, std::ops::Range<usize>)> {
-        let mut done = 0;
-        std::iter::from_fn(move || {
-            let from = at.wrapping_add(done as u64);
-            let left_in_page = (PAGE_SIZE - Linear(from).page_offset()) as usize;
-            let range = done..len.min(done + left_in_page);
-            done = range.end;
-            (!range.is_empty()).then_some((from, range))
-        })
+        linear::walk(self.core(), Linear(linear), access)
     }
 }
 
@@ -104,21 +85,12 @@ impl DebugTarget for Machine {
     }
 
     fn read_linear(&self, at: u64, to: &mut [u8]) -> usize {
-        let mut read = 0;
-        for (from, range) in Self::pages(at, to.len()) {
-            let Some(phys) = self.translate(from) else { break };
-            let end = range.end;
-            if self.map().read_slice(phys, &mut to[range]).is_err() {
-                break;
-            }
-            read = end;
-        }
-        read
+        linear::read(self.core(), Linear(at), to)
     }
 
     fn write_linear(&mut self, at: u64, from: &[u8]) -> Result<(), DebugError> {
-        for (to, range) in Self::pages(at, from.len()) {
-            let phys = self.translate(to).ok_or(DebugError::NotMapped(to))?;
+        for (to, range) in linear::pages(Linear(at), from.len()) {
+            let phys = linear::translate(self.core(), to).ok_or(DebugError::NotMapped(to.0))?;
             self.write_physical(phys.0, &from[range])?;
         }
         Ok(())

@@ -2,23 +2,27 @@
 //! time is that count.
 //!
 //! KVM executes what it can be asked about. The interpreter delivers events and executes what
-//! follows: what a single step changes ([`is_ours`]), what KVM gives up on, and instructions that
+//! follows: what a single step changes ([`classes::is_ours`]), what KVM gives up on, and instructions that
 //! fault. That an instruction faults is KVM's to say, though: it works with an IDT that delivers
 //! nothing, so that a fault shuts it down with nothing changed. If the interpreter then does not
 //! fault, that is a difference, and the vCPU is shut down for all to see.
 
+mod classes;
+mod operand;
+
 use std::io;
 
 use brolga_cpu::core::{Core, Stop};
-use brolga_cpu::vcpu::{Activity, RIP, TableReg, Vcpu, attr, cr0, efer, gpr, rflags};
-use brolga_mmu::{Access, AccessKind, GuestPhys, Linear, PAGE_SIZE, probe};
-use iced_x86::{
-    Decoder, DecoderOptions, Instruction, Mnemonic, OpCodeTableKind, OpKind, Register, RflagsBits,
-};
+use brolga_cpu::vcpu::{Activity, RIP, TableReg, Vcpu, cr0, efer, gpr, rflags};
+use brolga_mmu::GuestPhys;
+use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic};
 
 use super::{Engine, Exit};
 use crate::accel::Accelerator;
 use crate::kvm::state;
+use crate::linear;
+use classes::{is_ours, is_unknown_to_emulators, loses_the_step, repetition, untold};
+use operand::Operand;
 
 /// The longest instruction (SDM vol. 2, 2.3.11).
 const LONGEST: usize = 15;
@@ -72,7 +76,7 @@ impl Stepping {
         }
         let before = core.vcpu.clone();
         let untold = untold(&insn);
-        let operand = if untold != 0 { Memory::of_operand(core, &insn) } else { Memory::default() };
+        let operand = if untold != 0 { Operand::of(core, &insn) } else { Operand::default() };
         let step = match self.by_kvm(&insn) {
             Ok(step) => step,
             Err(error) => {
@@ -109,13 +113,12 @@ impl Stepping {
 
     /// After an instruction of which KVM cannot tell some flags: the interpreter says what they are. If
     /// it agrees in everything else, its state is the one to go on with, otherwise KVM's.
-    fn settle(&mut self, before: Vcpu, operand: &Memory, untold: u64) -> Option<Stop> {
+    fn settle(&mut self, before: Vcpu, operand: &Operand, untold: u64) -> Option<Stop> {
         let core = &mut self.engine.interpreter.core;
         let (kvm, stored) = (core.vcpu.clone(), operand.again(core));
         operand.put(core);
         self.restore(before);
-        self.engine.interpreter.forget();
-        let stop = self.engine.interpreter.run(1);
+        let stop = self.run_one();
         let core = &self.engine.interpreter.core;
         let mut ours = core.vcpu.clone();
         let flags = kvm.rflags() & untold | ours.rflags() & !untold;
@@ -124,7 +127,7 @@ impl Stepping {
             stored.put(core);
             self.restore(kvm);
         }
-        (stop != Stop::Budget).then_some(stop)
+        stop
     }
 
     /// After CPUID: a KVM that does not intercept it shows the host's processor (docs/kvm.md).
@@ -140,11 +143,17 @@ impl Stepping {
 
     /// Has the interpreter execute one instruction or event.
     fn interpret(&mut self, why: &str) -> Option<Stop> {
-        self.engine.interpreter.forget();
         let before = self.engine.interpreter.core.now();
-        let stop = self.engine.interpreter.run(1);
+        let stop = self.run_one();
         let count = self.engine.interpreter.core.now() - before;
         self.engine.counts.interpreted(why, count);
+        stop
+    }
+
+    /// One instruction or event by the interpreter, which does not know what KVM has written.
+    fn run_one(&mut self) -> Option<Stop> {
+        self.engine.interpreter.forget();
+        let stop = self.engine.interpreter.run(1);
         (stop != Stop::Budget).then_some(stop)
     }
 
@@ -277,180 +286,22 @@ impl Stepping {
     }
 }
 
-/// Pieces of memory: where they are, and what was there.
-#[derive(Default, PartialEq)]
-struct Memory(Vec<(GuestPhys, Vec<u8>)>);
-
-impl Memory {
-    /// The operand of an instruction that is in memory, if one is and it is mapped: every byte that
-    /// it may have.
-    fn of_operand(core: &Core, insn: &Instruction) -> Self {
-        const WIDEST: u64 = 8;
-        let v = &core.vcpu;
-        let value = |register: Register, _, _| {
-            if register.is_segment_register() {
-                let flat = v.code64() && register.number() < 4;
-                return Some(if flat { 0 } else { v.segs[register.number()].base });
-            }
-            let value = v.regs.get(register.full_register().number())?;
-            Some(value & (u64::MAX >> (64 - 8 * register.size())))
-        };
-        let operand = (0..insn.op_count()).find(|&n| insn.op_kind(n) == OpKind::Memory);
-        let Some(at) = operand.and_then(|n| insn.virtual_address(n, 0, value)) else {
-            return Self::default();
-        };
-        let bytes = (0..WIDEST).filter_map(|n| {
-            let linear =
-                Linear(at.wrapping_add(n) & if v.code64() { u64::MAX } else { u32::MAX.into() });
-            let phys = translate(core, linear)?;
-            let mut byte = [0];
-            core.mem.map.read_slice(phys, &mut byte).ok()?;
-            Some((phys, byte.to_vec()))
-        });
-        Self(bytes.collect())
-    }
-
-    /// The same pieces as they are now.
-    fn again(&self, core: &Core) -> Self {
-        let mut now = Vec::new();
-        for (at, bytes) in &self.0 {
-            let mut read = vec![0; bytes.len()];
-            // They could be read before.
-            let _ = core.mem.map.read_slice(*at, &mut read);
-            now.push((*at, read));
-        }
-        Self(now)
-    }
-
-    /// Makes memory what it was.
-    fn put(&self, core: &Core) {
-        for (at, bytes) in &self.0 {
-            let _ = core.mem.map.write_slice(*at, bytes);
-        }
-    }
-}
-
-/// Where a linear address leads, whatever the access rights.
-fn translate(core: &Core, at: Linear) -> Option<GuestPhys> {
-    let sys = &core.vcpu.sys;
-    let any = Access { kind: AccessKind::Read, user: false, smap_checked: false };
-    let found = probe(&*core.mem.map, sys.cr3, &sys.pdptes, &core.mem.paging, at, any);
-    found.outcome.ok().map(|translation| translation.phys)
-}
-
-/// The flags that KVM cannot tell: those that an instruction leaves undefined, as processors do not
-/// agree in them (but that logical operations clear AF), and TF, which is hidden while it steps.
-fn untold(insn: &Instruction) -> u64 {
-    use Mnemonic::{And, Iret, Iretd, Or, Popf, Popfd, Popfq, Test, Xor};
-    let bits = insn.rflags_undefined();
-    let flags = [
-        (RflagsBits::OF, rflags::OF),
-        (RflagsBits::SF, rflags::SF),
-        (RflagsBits::ZF, rflags::ZF),
-        (RflagsBits::AF, rflags::AF),
-        (RflagsBits::CF, rflags::CF),
-        (RflagsBits::PF, rflags::PF),
-    ];
-    match insn.mnemonic() {
-        And | Or | Test | Xor => return 0,
-        Popf | Popfd | Popfq | Iret | Iretd => return rflags::TF,
-        _ => {}
-    }
-    flags.into_iter().filter(|(bit, _)| bits & bit != 0).map(|(_, flag)| flag).sum()
-}
-
 fn is_real(state: &Vcpu) -> bool {
     state.sys.cr0 & cr0::PE == 0
 }
 
 /// The instruction at RIP.
 fn fetch(core: &Core) -> Option<Instruction> {
-    let v = &core.vcpu;
-    let ip = v.regs[RIP as usize];
+    let ip = core.vcpu.regs[RIP as usize];
     let mut code = [0; LONGEST];
-    let mut len = 0;
-    while len < LONGEST {
-        let at = core.code_address(ip.wrapping_add(len as u64));
-        let Some(phys) = translate(core, at) else { break };
-        let part = LONGEST.min(len + (PAGE_SIZE - at.page_offset()) as usize);
-        if core.mem.map.read_slice(phys, &mut code[len..part]).is_err() {
-            break;
-        }
-        len = part;
-    }
-    let bits = match (v.code64(), v.segs[1].has(attr::DB)) {
-        (true, _) => 64,
-        (false, true) => 32,
-        (false, false) => 16,
-    };
+    let len = linear::read(core, core.code_address(ip), &mut code);
+    let bits = core.mode().bitness();
     let insn = Decoder::with_ip(bits, &code[..len], ip, DecoderOptions::NONE).decode();
     (!insn.is_invalid()).then_some(insn)
 }
 
 fn name(insn: &Instruction) -> String {
     format!("{:?}", insn.mnemonic()).to_lowercase()
-}
-
-/// What is never stepped: what tells of TF, which KVM steps by; of the IDT, which is ours; of time
-/// and chance; x87 instructions, whose selectors KVM does not hold; and strings of bits.
-fn is_ours(insn: &Instruction) -> bool {
-    use Mnemonic::{
-        Bt, Btc, Btr, Bts, Fxrstor, Fxrstor64, Int, Int1, Int3, Into, Lidt, Pushf, Pushfd, Pushfq,
-        Rdpmc, Rdrand, Rdseed, Rdtsc, Rdtscp, Sidt, Syscall,
-    };
-    let code = insn.code().op_code();
-    let opcode = code.op_code();
-    let first = if opcode > 0xff { opcode >> 8 } else { opcode };
-    let x87 = code.table() == OpCodeTableKind::Normal && matches!(first, 0x9b | 0xd8..=0xdf);
-    // Their operand may lie far from its address, and their other flags are undefined.
-    let string_of_bits = matches!(insn.mnemonic(), Bt | Bts | Btr | Btc)
-        && insn.op0_kind() == OpKind::Memory
-        && insn.op1_kind() == OpKind::Register;
-    x87 || string_of_bits
-        || matches!(
-            insn.mnemonic(),
-            Fxrstor
-                | Fxrstor64
-                | Int
-                | Int1
-                | Int3
-                | Into
-                | Lidt
-                | Pushf
-                | Pushfd
-                | Pushfq
-                | Rdpmc
-                | Rdrand
-                | Rdseed
-                | Rdtsc
-                | Rdtscp
-                | Sidt
-                | Syscall
-        )
-}
-
-/// What ends a single step in long mode without a stop after it (docs/kvm.md).
-fn loses_the_step(insn: &Instruction) -> bool {
-    matches!(insn.mnemonic(), Mnemonic::Iret | Mnemonic::Iretd | Mnemonic::Iretq)
-}
-
-/// What a KVM that emulates raises #UD for at level 3 (docs/kvm.md).
-fn is_unknown_to_emulators(insn: &Instruction) -> bool {
-    use Mnemonic::{Iret, Iretd, Iretq, Lar, Lsl, Retf, Verr, Verw};
-    matches!(insn.mnemonic(), Iret | Iretd | Iretq | Lar | Lsl | Retf | Verr | Verw)
-}
-
-/// The mask of rCX, if the instruction is repeated by it.
-fn repetition(insn: &Instruction) -> Option<u64> {
-    let repeated = insn.has_rep_prefix() || insn.has_repne_prefix();
-    let index = |n| match insn.op_kind(n) {
-        OpKind::MemorySegSI | OpKind::MemorySegDI | OpKind::MemoryESDI => Some(0xffff),
-        OpKind::MemorySegESI | OpKind::MemorySegEDI | OpKind::MemoryESEDI => Some(0xffff_ffff),
-        OpKind::MemorySegRSI | OpKind::MemorySegRDI | OpKind::MemoryESRDI => Some(u64::MAX),
-        _ => None,
-    };
-    let string = insn.is_string_instruction();
-    (repeated && string).then(|| (0..insn.op_count()).find_map(index)).flatten()
 }
 
 impl Accelerator for Stepping {

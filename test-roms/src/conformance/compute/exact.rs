@@ -168,8 +168,11 @@ fn sum(x: Value, y: Value, rounding: Rounding) -> Exact {
 /// The larger scale comes down to the smaller, or as far as 128 bits go: what is then below its
 /// units is less than one.
 fn sum_of_numbers(x: Number, y: Number, rounding: Rounding) -> Number {
-    let (x, y) =
-        if x.significand != 0 && x.scale >= y.scale || y.significand == 0 { (x, y) } else { (y, x) };
+    let (x, y) = if x.significand != 0 && x.scale >= y.scale || y.significand == 0 {
+        (x, y)
+    } else {
+        (y, x)
+    };
     let room = (x.significand.leading_zeros() as i32 - 2).min(x.scale - y.scale).max(0);
     let scale = x.scale - room;
     let apart = (scale - y.scale).max(0);

@@ -166,12 +166,7 @@ fn inexact(rounded: &Rounded) -> u64 {
 }
 
 /// FADD and its like.
-pub(super) fn arithmetic(
-    op: Operation,
-    a: Extended,
-    b: Extended,
-    c: &Control,
-) -> Left<Extended> {
+pub(super) fn arithmetic(op: Operation, a: Extended, b: Extended, c: &Control) -> Left<Extended> {
     if a.is_unsupported() || b.is_unsupported() {
         return c.invalid(INDEFINITE);
     }

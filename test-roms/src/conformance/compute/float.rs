@@ -1,9 +1,7 @@
 //! SSE's formats of floating point (SDM vol. 1, 4.8, 4.9 and 11.5): what their bits mean, and what
 //! becomes of results.
 
-use super::exact::{
-    DE, Exact, IE, Number, OE, Operation, PE, Rounding, UE, Value, ZE,
-};
+use super::exact::{DE, Exact, IE, Number, OE, Operation, PE, Rounding, UE, Value, ZE};
 
 /// A format of IEEE 754 with an implicit leading bit.
 #[derive(Clone, Copy, Debug)]

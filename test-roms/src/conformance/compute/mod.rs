@@ -5,9 +5,9 @@
 
 pub(super) mod bits;
 pub(super) mod decimal;
-pub(super) mod extensions;
 mod exact;
 mod extended;
+pub(super) mod extensions;
 mod float;
 mod integer;
 pub(super) mod muldiv;

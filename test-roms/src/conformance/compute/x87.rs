@@ -67,16 +67,8 @@ const VALUES: [Extended; 24] = [
 ];
 
 /// Singles, and doubles: what FLD makes of them.
-const SINGLES: [u64; 8] = [
-    0x8000_0000,
-    1,
-    0x807f_ffff,
-    0x0080_0000,
-    0x3f80_0001,
-    0xff80_0000,
-    0x7fc1_2345,
-    0xff81_2345,
-];
+const SINGLES: [u64; 8] =
+    [0x8000_0000, 1, 0x807f_ffff, 0x0080_0000, 0x3f80_0001, 0xff80_0000, 0x7fc1_2345, 0xff81_2345];
 const DOUBLES: [u64; 8] = [
     1 << 63,
     1,
@@ -227,10 +219,8 @@ type StoreRule = fn(Extended, &Control) -> Left<u64>;
 
 /// FLD from memory, and the constants.
 fn loads(a: &mut Kit<'_, '_>) -> Emit {
-    let formats: [(&str, u8, Format, [u64; 8]); 2] = [
-        ("FLD of a single", 0xd9, SINGLE, SINGLES),
-        ("FLD of a double", 0xdd, DOUBLE, DOUBLES),
-    ];
+    let formats: [(&str, u8, Format, [u64; 8]); 2] =
+        [("FLD of a single", 0xd9, SINGLE, SINGLES), ("FLD of a double", 0xdd, DOUBLE, DOUBLES)];
     for (name, opcode, format, values) in formats {
         let subject = Subject { name, code: &[opcode, 0x03], result: Result::Register };
         let operands = values.map(|bits| [Extended(0, bits), INDEFINITE]);
@@ -393,8 +383,7 @@ fn note(a: &mut Kit<'_, '_>, name: &str, [x, y]: [Extended; 2], word: u16, after
     let pending = status & control(word).unmasked & (IE | DE | ZE | OE | UE | PE) != 0;
     let outcome = if pending { exception(MF, 0) } else { 0 };
     let top = 6_u32.wrapping_sub(after.pushed) & 7;
-    let status =
-        status | u64::from(top) << TOP | if pending { ES | BUSY } else { 0 };
+    let status = status | u64::from(top) << TOP | if pending { ES | BUSY } else { 0 };
     let Extended(exponent, significand) = after.value;
     let [low, high] = [significand & 0xffff_ffff, significand >> 32];
     let number = Kind::Number;
