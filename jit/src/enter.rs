@@ -16,7 +16,7 @@ use cranelift_module::{Linkage, Module, ModuleError};
 
 use crate::frame::{FRAME, SAVED};
 use crate::interpreted::Interpreted;
-use crate::jump::{JUMP_SLOTS, JumpEntry, second, set_key, slot};
+use crate::jump::{JUMP_SLOTS, JumpEntry, places, set_key, slot};
 use crate::operations;
 use crate::preserve::preserving;
 use crate::translate::{GO_ON, PASSED, Reason, region_signature};
@@ -168,11 +168,11 @@ extern "sysv64" fn find(core: &mut Core) -> u64 {
     // SAFETY: the address of the jump cache is there while a region runs, and nobody else looks into
     // it meanwhile.
     let cache = unsafe { std::slice::from_raw_parts_mut(cache, 2 * JUMP_SLOTS) };
-    let slot = slot(at, key);
-    let found = |at_slot: usize| Some((at_slot, cache[at_slot].leads(at, core)?));
-    let Some((place, code)) = found(slot).or_else(|| found(second(slot))) else { return 0 };
+    let places = places(slot(at, key));
+    let found = |place: usize| Some((place, cache[place].leads(at, core)?));
+    let Some((place, code)) = places.into_iter().find_map(found) else { return 0 };
     cache[place].key = key.number();
-    cache.swap(slot, place);
+    cache.swap(places[0], place);
     set_key(core, key);
     core.translated.tlb = core.tlb_table();
     code

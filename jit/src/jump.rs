@@ -68,9 +68,9 @@ pub(crate) fn set_key(core: &mut Core, key: JumpKey) {
     core.translated.key_hash = key_hash(key);
 }
 
-/// Where in the second half what has lost its slot to another is.
-pub(crate) fn second(slot: usize) -> usize {
-    slot + JUMP_SLOTS
+/// Where the targets with a slot are: there, and in the second half what has lost it to another.
+pub(crate) fn places(slot: usize) -> [usize; 2] {
+    [slot, slot + JUMP_SLOTS]
 }
 
 /// The table and the cells.
@@ -89,26 +89,26 @@ impl Jumps {
     }
 
     pub(crate) fn find(&self, at: Linear, core: &Core) -> Option<u64> {
-        self.table[slot(at, core.jump_key())].leads(at, core)
+        places(slot(at, core.jump_key())).iter().find_map(|&n| self.table[n].leads(at, core))
     }
 
     /// Enters a target; its slot.
     pub(crate) fn enter(&mut self, at: Linear, key: JumpKey, code: u64, addend: u64) -> u32 {
-        let slot = slot(at, key);
-        self.table[second(slot)] = self.table[slot];
-        self.table[slot] = JumpEntry { linear: at.0, key: key.number(), code, addend };
-        slot as u32
+        let [first, second] = places(slot(at, key));
+        self.table[second] = self.table[first];
+        self.table[first] = JumpEntry { linear: at.0, key: key.number(), code, addend };
+        first as u32
     }
 
     /// Whether `code` is what a target with a slot leads to.
     pub(crate) fn has(&self, slot: u32, code: u64) -> bool {
-        [slot as usize, second(slot as usize)].iter().any(|slot| self.table[*slot].code == code)
+        places(slot as usize).iter().any(|&n| self.table[n].code == code)
     }
 
     /// Forgets the target with a slot that leads to `code`.
     pub(crate) fn forget(&mut self, slot: u32, code: u64) {
-        for slot in [slot as usize, second(slot as usize)] {
-            let entry = &mut self.table[slot];
+        for n in places(slot as usize) {
+            let entry = &mut self.table[n];
             if entry.code == code {
                 *entry = JumpEntry::zeroed();
             }
@@ -162,9 +162,7 @@ mod tests {
         let mut jumps = Jumps::new();
         let key = JumpKey::new(1, Mode::CODE64);
         let same_slot = |n: u64| Linear(0x1000 + (n << (JUMP_BITS + JUMP_SHIFT)));
-        let there = |jumps: &Jumps, slot: u32| {
-            [slot as usize, second(slot as usize)].map(|slot| jumps.table[slot].code)
-        };
+        let there = |jumps: &Jumps, slot: u32| places(slot as usize).map(|n| jumps.table[n].code);
         let slots = [1, 2].map(|n| jumps.enter(same_slot(n), key, 100 + n, 0));
         assert_eq!(slots[0], slots[1]);
         assert_eq!(there(&jumps, slots[0]), [102, 101]);

@@ -124,6 +124,14 @@ enum End {
     Elsewhere,
 }
 
+/// Where a branch leads.
+#[derive(Clone, Copy)]
+struct Edge {
+    block: Block,
+    /// It is a block in between, which is still to be filled.
+    between: bool,
+}
+
 /// The state in which a block's only predecessor leaves it.
 #[derive(Clone)]
 struct Inherited {
@@ -484,27 +492,33 @@ impl<'a> Translator<'a> {
             Some(End::Branch { c, target, next }) => {
                 let c = self.condition(c);
                 self.leave = None;
-                let [taken, falls] = [block.taken, block.falls].map(|next| self.heir(next));
-                let [to_taken, to_falls] = [taken, falls].map(|heir| match heir {
-                    Some(block) => block,
-                    None => self.f.create_block(),
-                });
-                self.f.ins().brif(c, to_taken, &[], to_falls, &[]);
-                for (heir, at, to, ip) in
-                    [(falls, to_falls, block.falls, next), (taken, to_taken, block.taken, target)]
-                {
-                    if heir.is_some() {
-                        continue;
-                    }
-                    self.f.seal_block(at);
-                    self.f.switch_to_block(at);
-                    let mark = self.mark();
-                    self.continue_at(to, ip);
-                    self.forget_since(mark);
-                }
+                let [taken, falls] = [block.taken, block.falls].map(|next| self.edge(next));
+                self.f.ins().brif(c, taken.block, &[], falls.block, &[]);
+                self.fill(falls, block.falls, next);
+                self.fill(taken, block.taken, target);
             }
         }
         self.leave = None;
+    }
+
+    /// Where a branch to `next` leads: to its block, if nothing else does, or to one in between.
+    fn edge(&mut self, next: Next) -> Edge {
+        match self.heir(next) {
+            Some(block) => Edge { block, between: false },
+            None => Edge { block: self.f.create_block(), between: true },
+        }
+    }
+
+    /// Continues at `next`, whose address is `ip`, from the block in between, if there is one.
+    fn fill(&mut self, edge: Edge, next: Next, ip: Node) {
+        if !edge.between {
+            return;
+        }
+        self.f.seal_block(edge.block);
+        self.f.switch_to_block(edge.block);
+        let mark = self.mark();
+        self.continue_at(next, ip);
+        self.forget_since(mark);
     }
 
     fn continue_at(&mut self, next: Next, ip: Node) {
