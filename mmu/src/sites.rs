@@ -12,10 +12,11 @@ use crate::addr::{Linear, PAGE_SIZE};
 use crate::tlb::{SLOTS, TLB_ENTRIES, Tlb, TlbEntry};
 use bytemuck::{Zeroable, allocation::zeroed_slice_box};
 
-/// Sites there are.
-pub const SITES: usize = PLANES * TLB_ENTRIES;
+/// Sites there are. More would give entries to accesses that are executed too seldom to gain by
+/// them: each has to be filled in each table.
+pub const SITES: usize = 8192;
 /// The entries of sites lie behind those of the tables, in arrays of the same shape.
-pub(crate) const PLANES: usize = 2;
+pub(crate) const PLANES: usize = SITES.div_ceil(TLB_ENTRIES);
 
 /// No access goes to this address: it is not canonical, whatever number of levels page tables
 /// have (SDM vol. 1, 3.3.7.1). A comparison that never holds would cost each access an

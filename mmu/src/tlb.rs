@@ -20,7 +20,7 @@ use crate::ram::HostPtr;
 use crate::sites::{PLANES, Sites};
 
 /// Entries of one table; direct-mapped by the low bits of the linear page number.
-pub const TLB_ENTRIES: usize = 4096;
+pub const TLB_ENTRIES: usize = 16384;
 /// Tables of one context: a power of two, so that the look-up needs no bounds check.
 const TABLES: usize = 4;
 /// Address spaces that are held at once.
