@@ -13,7 +13,7 @@ use std::io;
 use brolga_cpu::core::{Core, Interpreter, Stop};
 use brolga_cpu::system::interrupt;
 use brolga_cpu::system::msr;
-use brolga_cpu::vcpu::{Activity, Shadow, attr, rflags};
+use brolga_cpu::vcpu::{Activity, Shadow, rflags};
 use brolga_mmu::{GuestPhys, Width};
 use kvm_bindings::{KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP, kvm_guest_debug};
 
@@ -411,14 +411,7 @@ impl Engine {
     /// Executes one instruction by the interpreter, because KVM does not.
     fn execute_one(&mut self, on: &GivesUp) -> Next {
         self.leave()?;
-        let core = &self.interpreter.core;
-        let cs = &core.vcpu.segs[1];
-        let bits = match (core.vcpu.code64(), cs.has(attr::DB)) {
-            (true, _) => 64,
-            (false, true) => 32,
-            (false, false) => 16,
-        };
-        self.counts.gave_up(on, bits);
+        self.counts.gave_up(on, self.interpreter.core.mode().bitness());
         Ok(Some(self.interpreter.run_alone()).filter(|stop| *stop != Stop::Budget))
     }
 
