@@ -320,3 +320,45 @@ pub(super) fn examine(v: Extended) -> u64 {
     };
     class | if v.negative() { C1 } else { 0 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::float::DOUBLE;
+    use super::*;
+
+    /// With the precision of doubles, what Rust computes; it rounds to nearest.
+    #[test]
+    fn numbers_are_those_of_rust() {
+        use Operation::{Add, Div, Mul, Sqrt, Sub};
+        let c = control(0x027f);
+        let load = |v: f64| load_float(v.to_bits(), DOUBLE, &c).result.unwrap();
+        let values = [1.0, -3.5, 1e150, 1e-150, 0.1, 2.0f64.powi(52) + 1.0, 0.0, f64::INFINITY];
+        for a in values {
+            for b in values {
+                for (op, right) in
+                    [(Add, a + b), (Sub, a - b), (Mul, a * b), (Div, a / b), (Sqrt, a.sqrt())]
+                {
+                    let result = arithmetic(op, load(a), load(b), &c).result.unwrap();
+                    let got = store_float(result, DOUBLE, &c).result.unwrap();
+                    let same = got == right.to_bits() || right.is_nan();
+                    assert!(same, "{op:?} of {a:e} and {b:e}: {:e}", f64::from_bits(got));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn unmasked_exceptions_wrap_the_exponent_or_leave_the_operand() {
+        let largest = Extended(0x7ffe, u64::MAX);
+        let unmasked = control(0x0340);
+        let left = arithmetic(Operation::Add, largest, largest, &unmasked);
+        assert_eq!(left, Left { result: Some(Extended(0x1fff, u64::MAX)), status: OE });
+        let tiny = Extended(0, 1);
+        assert_eq!(
+            arithmetic(Operation::Add, tiny, tiny, &unmasked),
+            Left { result: None, status: DE }
+        );
+        assert_eq!(compare(tiny, largest, true), C0 | DE);
+        assert_eq!(store_integer(largest, 32, &control(0x037f)).result, Some(1 << 31));
+    }
+}

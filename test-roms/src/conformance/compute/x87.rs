@@ -3,7 +3,7 @@
 
 use iced_x86::code_asm::*;
 
-use super::exact::{DE, IE, OE, Operation, PE, UE, ZE};
+use super::exact::{DE, IE, OE, Operation, PE, Rounding, UE, ZE};
 use super::extended::{
     C0, C1, C2, C3, Control, Extended, INDEFINITE, Left, arithmetic, compare, control, examine,
     load_float, round_to_integer, store_float, store_integer,
@@ -91,18 +91,19 @@ const CONSTANTS: [(&str, u8, Extended, bool); 5] = [
 ];
 
 /// What an instruction leaves.
+#[derive(Clone, Copy)]
 struct After {
     /// The status word without TOP, ES and B, and which of these bits count.
     status: [u64; 2],
-    /// How much it has pushed.
-    pushed: u32,
+    /// How many registers it has pushed.
+    pushed: i32,
     /// ST(0), or the memory that it may store to.
     value: Extended,
 }
 
-/// Where an instruction's value is found.
+/// Where an instruction leaves its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Result {
+enum Place {
     Register,
     Memory,
 }
@@ -111,7 +112,7 @@ enum Result {
 struct Subject<'a> {
     name: &'a str,
     code: &'a [u8],
-    result: Result,
+    place: Place,
 }
 
 pub(in crate::conformance) fn rom() -> Emit<Rom> {
@@ -171,58 +172,60 @@ fn arithmetics(a: &mut Kit<'_, '_>) -> Emit {
         ("FDIVR", 0xf9, Div, true),
     ];
     for (name, modrm, op, reversed) in operations {
-        let subject = Subject { name, code: &[0xd8, modrm], result: Result::Register };
+        let subject = Subject { name, code: &[0xd8, modrm], place: Place::Register };
         compute(a, &subject, &pairs(), &controls(), |[x, y], c| {
             let [first, second] = if reversed { [y, x] } else { [x, y] };
             in_register(x, arithmetic(op, first, second, c))
         })?;
     }
-    let root = Subject { name: "FSQRT", code: &[0xd9, 0xfa], result: Result::Register };
+    let root = Subject { name: "FSQRT", code: &[0xd9, 0xfa], place: Place::Register };
     compute(a, &root, &singles(), &controls(), |[x, _], c| {
         in_register(x, arithmetic(Operation::Sqrt, x, x, c))
     })?;
-    let rounding = Subject { name: "FRNDINT", code: &[0xd9, 0xfc], result: Result::Register };
+    let rounding = Subject { name: "FRNDINT", code: &[0xd9, 0xfc], place: Place::Register };
     compute(a, &rounding, &singles(), &controls(), |[x, _], c| {
         in_register(x, round_to_integer(x, c))
     })
 }
 
-/// FST and FISTP.
-fn stores(a: &mut Kit<'_, '_>) -> Emit {
-    let controls: Vec<u16> = directions().into_iter().chain(unmasked()).collect();
-    let mut stores = |name, [opcode, modrm]: [u8; 2], bits: u32, rule: StoreRule| {
-        let code = [&[opcode, modrm][..], &VALUE.to_le_bytes()].concat();
-        let subject = Subject { name, code: &code, result: Result::Memory };
-        compute(a, &subject, &singles(), &controls, |[x, _], c| {
-            let left = rule(x, c);
-            // Whether what is not stored would be inexact is left open.
-            let open = if left.result.is_none() { C1 | PE } else { 0 };
-            let kept = FILLED.1 & u64::MAX.checked_shl(bits).unwrap_or(0);
-            let value = left.result.map_or(FILLED.1, |stored| kept | stored);
-            let popped = u32::from(name == "FISTP of 64 bits" && left.result.is_some());
-            After {
-                status: [left.status, !(C0 | C2 | C3 | open)],
-                pushed: popped.wrapping_neg(),
-                value: Extended(FILLED.0, value),
-            }
-        })
-    };
-    stores("FST of a single", [0xd9, 0x15], 32, |v, c| store_float(v, SINGLE, c))?;
-    stores("FST of a double", [0xdd, 0x15], 64, |v, c| store_float(v, DOUBLE, c))?;
-    stores("FIST of 16 bits", [0xdf, 0x15], 16, |v, c| store_integer(v, 16, c))?;
-    stores("FIST of 32 bits", [0xdb, 0x15], 32, |v, c| store_integer(v, 32, c))?;
-    stores("FISTP of 64 bits", [0xdf, 0x3d], 64, |v, c| store_integer(v, 64, c))
-}
-
 /// What is stored of ST(0).
 type StoreRule = fn(Extended, &Control) -> Left<u64>;
+
+/// FST, FIST and FISTP: names, opcode and ModRM, bits that are stored, how much is pushed.
+const STORES: [(&str, [u8; 2], u32, i32, StoreRule); 5] = [
+    ("FST of a single", [0xd9, 0x15], 32, 0, |v, c| store_float(v, SINGLE, c)),
+    ("FST of a double", [0xdd, 0x15], 64, 0, |v, c| store_float(v, DOUBLE, c)),
+    ("FIST of 16 bits", [0xdf, 0x15], 16, 0, |v, c| store_integer(v, 16, c)),
+    ("FIST of 32 bits", [0xdb, 0x15], 32, 0, |v, c| store_integer(v, 32, c)),
+    ("FISTP of 64 bits", [0xdf, 0x3d], 64, -1, |v, c| store_integer(v, 64, c)),
+];
+
+fn stores(a: &mut Kit<'_, '_>) -> Emit {
+    let controls: Vec<u16> = directions().into_iter().chain(unmasked()).collect();
+    for (name, opcode, bits, pushed, rule) in STORES {
+        let code = [&opcode[..], &VALUE.to_le_bytes()].concat();
+        let subject = Subject { name, code: &code, place: Place::Memory };
+        compute(a, &subject, &singles(), &controls, |[x, _], c| {
+            let left = rule(x, c);
+            let Some(stored) = left.result else {
+                // Whether what is not stored would be inexact is left open.
+                let open = C0 | C1 | C2 | C3 | PE;
+                return After { status: [left.status, !open], pushed: 0, value: FILLED };
+            };
+            let kept = FILLED.1 & u64::MAX.checked_shl(bits).unwrap_or(0);
+            let value = Extended(FILLED.0, kept | stored);
+            After { status: [left.status, !(C0 | C2 | C3)], pushed, value }
+        })?;
+    }
+    Ok(())
+}
 
 /// FLD from memory, and the constants.
 fn loads(a: &mut Kit<'_, '_>) -> Emit {
     let formats: [(&str, u8, Format, [u64; 8]); 2] =
         [("FLD of a single", 0xd9, SINGLE, SINGLES), ("FLD of a double", 0xdd, DOUBLE, DOUBLES)];
     for (name, opcode, format, values) in formats {
-        let subject = Subject { name, code: &[opcode, 0x03], result: Result::Register };
+        let subject = Subject { name, code: &[opcode, 0x03], place: Place::Register };
         let operands = values.map(|bits| [Extended(0, bits), INDEFINITE]);
         compute(a, &subject, &operands, &directions(), |[x, _], c| {
             let left = load_float(x.1, format, c);
@@ -230,13 +233,12 @@ fn loads(a: &mut Kit<'_, '_>) -> Emit {
         })?;
     }
     for (name, opcode, truncated, nearest_up) in CONSTANTS {
-        let subject = Subject { name, code: &[0xd9, opcode], result: Result::Register };
+        let subject = Subject { name, code: &[0xd9, opcode], place: Place::Register };
         compute(a, &subject, &singles()[..1], &directions(), |_, c| {
-            use super::exact::Rounding::{Down, Nearest, Up, Zero};
             let up = match c.rounding {
-                Nearest => nearest_up,
-                Up => true,
-                Down | Zero => false,
+                Rounding::Nearest => nearest_up,
+                Rounding::Up => true,
+                Rounding::Down | Rounding::Zero => false,
             };
             let value = Extended(truncated.0, truncated.1 + u64::from(up));
             // No exception: the manual says nothing of C1 then.
@@ -251,7 +253,7 @@ fn comparisons(a: &mut Kit<'_, '_>) -> Emit {
     let comparisons: [(&str, [u8; 2], bool); 2] =
         [("FCOM", [0xd8, 0xd1], false), ("FUCOM", [0xdd, 0xe1], true)];
     for (name, code, unordered) in comparisons {
-        let subject = Subject { name, code: &code, result: Result::Register };
+        let subject = Subject { name, code: &code, place: Place::Register };
         compute(a, &subject, &pairs(), &some, |[x, y], c| {
             let status = compare(x, y, unordered);
             // An exception that is not masked leaves the codes open.
@@ -259,7 +261,7 @@ fn comparisons(a: &mut Kit<'_, '_>) -> Emit {
             After { status: [status, !open], pushed: 0, value: x }
         })?;
     }
-    let examining = Subject { name: "FXAM", code: &[0xd9, 0xe5], result: Result::Register };
+    let examining = Subject { name: "FXAM", code: &[0xd9, 0xe5], place: Place::Register };
     compute(a, &examining, &singles(), &[MASKED], |[x, _], _| After {
         status: [examine(x), !0],
         pushed: 0,
@@ -269,24 +271,24 @@ fn comparisons(a: &mut Kit<'_, '_>) -> Emit {
 
 /// Instructions on registers that are empty, or are not (SDM vol. 1, 8.5.1.1).
 fn stack_faults(a: &mut Kit<'_, '_>) -> Emit {
-    let underflow = IE | SF;
-    let faults: [(&str, &[u8], u64, u32, Extended); 6] = [
-        // FFREE ST(0) first; FINCSTP eight times moves nothing.
-        ("FADD with ST(0) empty", &[0xdd, 0xc0, 0xd8, 0xc1], underflow, 0, INDEFINITE),
-        ("FADD with ST(1) empty", &[0xdd, 0xc1, 0xd8, 0xc1], underflow, 0, INDEFINITE),
-        ("FXCH with ST(1) empty", &[0xdd, 0xc1, 0xd9, 0xc9], underflow, 0, INDEFINITE),
-        ("FCHS with ST(0) empty", &[0xdd, 0xc0, 0xd9, 0xe0], underflow, 0, INDEFINITE),
-        ("FCOM with ST(1) empty", &[0xdd, 0xc1, 0xd8, 0xd1], underflow | C3 | C2 | C0, 0, ONE),
-        ("FLD on a full stack", &FULL, underflow | C1, 7, INDEFINITE),
+    let indefinite = |status, pushed| After {
+        status: [IE | SF | status, !(C0 | C2 | C3)],
+        pushed,
+        value: INDEFINITE,
+    };
+    let unordered = After { status: [IE | SF | C3 | C2 | C0, !0], pushed: 0, value: ONE };
+    // Most begin with FFREE of what shall be empty.
+    let faults: [(&str, &[u8], After); 6] = [
+        ("FADD with ST(0) empty", &[0xdd, 0xc0, 0xd8, 0xc1], indefinite(0, 0)),
+        ("FADD with ST(1) empty", &[0xdd, 0xc1, 0xd8, 0xc1], indefinite(0, 0)),
+        ("FXCH with ST(1) empty", &[0xdd, 0xc1, 0xd9, 0xc9], indefinite(0, 0)),
+        ("FCHS with ST(0) empty", &[0xdd, 0xc0, 0xd9, 0xe0], indefinite(0, 0)),
+        ("FCOM with ST(1) empty", &[0xdd, 0xc1, 0xd8, 0xd1], unordered),
+        ("FLD on a full stack", &FULL, indefinite(C1, 7)),
     ];
-    for (name, code, status, pushed, value) in faults {
-        let subject = Subject { name, code, result: Result::Register };
-        let defined = if name.starts_with("FCOM") { !0 } else { !(C0 | C2 | C3) };
-        compute(a, &subject, &[[ONE, ONE]], &[MASKED], |_, _| After {
-            status: [status, defined],
-            pushed,
-            value,
-        })?;
+    for (name, code, after) in faults {
+        let subject = Subject { name, code, place: Place::Register };
+        compute(a, &subject, &[[ONE, ONE]], &[MASKED], |_, _| after)?;
     }
     Ok(())
 }
@@ -357,7 +359,7 @@ fn compute(
         fnclex();
         fldcw(word_ptr(masked));
     );
-    if subject.result == Result::Register {
+    if subject.place == Place::Register {
         a.fstp(tbyte_ptr(VALUE))?;
     }
     emit!(a;
@@ -382,8 +384,8 @@ fn note(a: &mut Kit<'_, '_>, name: &str, [x, y]: [Extended; 2], word: u16, after
     let [status, defined] = after.status;
     let pending = status & control(word).unmasked & (IE | DE | ZE | OE | UE | PE) != 0;
     let outcome = if pending { exception(MF, 0) } else { 0 };
-    let top = 6_u32.wrapping_sub(after.pushed) & 7;
-    let status = status | u64::from(top) << TOP | if pending { ES | BUSY } else { 0 };
+    let top = (6 - after.pushed) as u64 & 7;
+    let status = status | top << TOP | if pending { ES | BUSY } else { 0 };
     let Extended(exponent, significand) = after.value;
     let [low, high] = [significand & 0xffff_ffff, significand >> 32];
     let number = Kind::Number;
