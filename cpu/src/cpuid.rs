@@ -11,9 +11,12 @@ use crate::core::{Core, Exit};
 use crate::insn::Insn;
 use crate::vcpu::{gpr, xcr0};
 
-/// The frequency of the time-stamp counter where nothing else is said, in kHz. The crystal that it
-/// and the local APIC timer count (CPUID leaf 15h) has the same one.
-pub const TSC_KHZ: u32 = 1_000_000;
+/// The frequency of the time-stamp counter where nothing else is said, in kHz: the crystal's.
+pub const TSC_KHZ: u32 = CRYSTAL_HZ / 1000;
+
+/// The frequency of the crystal (CPUID leaf 15h), which the local APIC's timer counts, in Hz. KVM's
+/// own local APICs have the same one.
+pub const CRYSTAL_HZ: u32 = 1_000_000_000;
 
 /// A place in the CPUID leaves where a feature has its bit.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -242,11 +245,6 @@ impl CpuModel {
     /// The frequency of the time-stamp counter, in kHz.
     pub fn tsc_khz(&self) -> u32 {
         self.tsc_khz
-    }
-
-    /// The frequency of the local APIC's timer, in Hz.
-    pub fn crystal_hz(&self) -> u32 {
-        self.tsc_khz * 1000
     }
 
     /// This model with another frequency, up to 4.29 GHz, of its time-stamp counter.

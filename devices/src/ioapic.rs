@@ -105,6 +105,11 @@ impl IoApic {
         }
     }
 
+    /// The message that a pin below [`PINS`] sends when it is not masked.
+    pub fn entry(&self, pin: usize) -> Option<InterruptMessage> {
+        self.entries.get(pin).map(|entry| entry.message())
+    }
+
     /// Takes the next message to the local APICs.
     pub fn take_message(&mut self) -> Option<InterruptMessage> {
         self.messages.pop_front()

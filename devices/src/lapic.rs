@@ -5,6 +5,7 @@
 //! Not modelled: EOI-broadcast suppression, the CMCI entry, arbitration ids, and level-triggered
 //! fixed interrupts on LINT0 (they are taken at their rising edge).
 
+mod page;
 mod registers;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::message::{BROADCAST, DeliveryMode, InterruptMessage};
 use crate::time::VmTime;
+pub use page::{Count, Page};
 pub use registers::MsrFault;
 use timer::{Timer, TimerMode};
 use vectors::Vectors;

@@ -42,6 +42,11 @@ impl DeliveryMode {
             _ => Self::ExtInt,
         }
     }
+
+    /// The three-bit field.
+    pub fn bits(self) -> u32 {
+        self as u32
+    }
 }
 
 /// An interrupt on its way to one or more local APICs.

@@ -10,6 +10,7 @@ use std::io;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use brolga_cpu::bus::Lines;
@@ -20,6 +21,7 @@ use brolga_jit::{Jit, JitConfig, JitError};
 use brolga_mmu::{GuestPhys, PAGE_BITS, PAGE_SIZE};
 use clap::ValueEnum;
 
+use crate::board::Chipset;
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 pub use no_kvm::Host as KvmHost;
 pub use plan::{AccelPlan, Change, Moment};
@@ -134,6 +136,8 @@ pub struct EngineSpec {
     pub jit: JitConfig,
     /// `step`, of KVM: each instruction is executed by itself, and so all are counted.
     pub steps: bool,
+    /// `kernel-irqchip=split`, of KVM: the local APIC is KVM's while the guest runs.
+    pub kernel_irqchip: bool,
     /// `slice`: every budget is cut into pieces of so many instructions. A guest cannot tell, and
     /// comparisons of engines make sure of it.
     pub slice: Option<NonZeroU64>,
@@ -141,7 +145,7 @@ pub struct EngineSpec {
 
 impl From<AccelKind> for EngineSpec {
     fn from(kind: AccelKind) -> Self {
-        Self { kind, jit: JitConfig::default(), steps: false, slice: None }
+        Self { kind, jit: JitConfig::default(), steps: false, kernel_irqchip: false, slice: None }
     }
 }
 
@@ -169,17 +173,46 @@ impl Display for EngineSpec {
         if self.steps {
             f.write_str(":step")?;
         }
+        if self.kernel_irqchip {
+            f.write_str(":kernel-irqchip=split")?;
+        }
         self.slice.map_or(Ok(()), |slice| write!(f, ":slice={slice}"))
     }
+}
+
+/// Reads what stands behind `kernel-irqchip=`.
+fn is_split(value: &str) -> Result<bool, String> {
+    match value {
+        "split" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(format!(
+            "kernel-irqchip={value}: it is off, or split: 8259s and IOAPIC are the machine's"
+        )),
+    }
+}
+
+/// What there is for an engine beside its vCPU.
+#[derive(Clone, Copy, Default)]
+pub struct Surroundings<'a> {
+    /// This host's KVM, if it is open already.
+    pub kvm: Option<&'a KvmHost>,
+    /// The board, whose local APIC KVM's may take the place of.
+    pub chips: Option<&'a Arc<Mutex<Chipset>>>,
 }
 
 impl EngineSpec {
     fn set(&mut self, setting: &str) -> Result<(), String> {
         let (name, value) = setting.split_once('=').unwrap_or((setting, ""));
         let is_jit = self.kind == AccelKind::Jit;
-        if setting == "step" && self.kind == AccelKind::Kvm {
-            self.steps = true;
-            return Ok(());
+        if self.kind == AccelKind::Kvm && matches!(name, "step" | "kernel-irqchip") {
+            match setting {
+                "step" => self.steps = true,
+                _ => self.kernel_irqchip = is_split(value)?,
+            }
+            return match self.steps && self.kernel_irqchip {
+                true => Err("single steps are with the machine's own local APIC only".into()),
+                false => Ok(()),
+            };
         }
         if (name, is_jit) == ("threads", true) {
             let number = |_| format!("{name:?} takes a number");
@@ -204,30 +237,33 @@ impl EngineSpec {
     /// The engine in the form that counts instructions: KVM does so in single steps only.
     #[must_use]
     pub fn counting(self) -> Self {
-        Self { steps: self.kind == AccelKind::Kvm, ..self }
+        Self { steps: self.kind == AccelKind::Kvm, kernel_irqchip: false, ..self }
     }
 
-    /// The engine, with the vCPU that it is to run; by `kvm`, if it is KVM and that is open already.
+    /// The engine, with the vCPU that it is to run.
     pub fn build(
         &self,
         core: Core,
-        kvm: Option<&KvmHost>,
+        around: Surroundings<'_>,
     ) -> Result<Box<dyn Accelerator>, EngineError> {
-        Ok(self.prepare(&core, kvm)?(core))
+        Ok(self.prepare(&core, around)?(core))
     }
 
     /// Everything that can fail, for this vCPU; what is returned makes the engine of it.
-    fn prepare(&self, core: &Core, kvm: Option<&KvmHost>) -> Result<Make, EngineError> {
+    fn prepare(&self, core: &Core, around: Surroundings<'_>) -> Result<Make, EngineError> {
         let make: Make = match self.kind {
             AccelKind::Interp => Box::new(|core| Box::new(Interpreter::new(core))),
             AccelKind::Jit => {
                 let jit = Jit::new(self.jit.clone())?;
                 Box::new(|core| Box::new(Interpreter::with_tier(core, jit)))
             }
-            AccelKind::Kvm => match kvm {
-                Some(host) => host.prepare(core, self.steps)?,
-                None => KvmHost::open()?.prepare(core, self.steps)?,
-            },
+            AccelKind::Kvm => {
+                let chips = around.chips.filter(|_| self.kernel_irqchip).cloned();
+                match around.kvm {
+                    Some(host) => host.prepare(core, self.steps, chips)?,
+                    None => KvmHost::open()?.prepare(core, self.steps, chips)?,
+                }
+            }
         };
         Ok(match self.slice {
             Some(most) => Box::new(move |core| Box::new(Sliced { engine: make(core), most })),
@@ -423,6 +459,7 @@ mod tests {
             "interp",
             "kvm",
             "kvm:step",
+            "kvm:kernel-irqchip=split",
             "interp:slice=1000",
             "jit:threshold=1:threads=0:cache=4096:slice=7",
         ] {
@@ -437,6 +474,9 @@ mod tests {
             "xen",
             "kvm:threads=1",
             "kvm:step=2",
+            "kvm:kernel-irqchip=on",
+            "kvm:step:kernel-irqchip=split",
+            "jit:kernel-irqchip=split",
             "interp:step",
             "interp:",
             "interp:slice",

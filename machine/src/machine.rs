@@ -5,10 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use brolga_cpu::core::Core;
-use brolga_cpu::cpuid::CpuModel;
+use brolga_cpu::cpuid::{CRYSTAL_HZ, CpuModel};
 use brolga_mmu::{MapError, PhysMap, Ram, RamError};
 
-use crate::accel::{AccelKind, Accelerator, Change, EngineError, EngineSpec, KvmError, KvmHost};
+use crate::accel::{
+    AccelKind, Accelerator, Change, EngineError, EngineSpec, KvmError, KvmHost, Surroundings,
+};
 use crate::board::{BoardBus, BoardConfig, Chipset, Stopwatch, lock};
 use crate::clock::{Clock, ClockKind};
 use crate::debug::DebugState;
@@ -137,14 +139,16 @@ impl Machine {
         if !counts && config.clock == ClockKind::Virtual {
             return Err(EngineError::from(KvmError::VirtualClock).into());
         }
-        Self::with_accelerator(config, serial, |core| Ok(spec.build(core, kvm.as_deref())?))
+        Self::with_accelerator(config, serial, |core, chips| {
+            Ok(spec.build(core, Surroundings { kvm: kvm.as_deref(), chips: Some(chips) })?)
+        })
     }
 
     /// As [`Machine::new`], with an accelerator that `build` makes instead of the configured one.
     pub fn with_accelerator(
         config: MachineConfig,
         serial: Serial,
-        build: impl FnOnce(Core) -> Result<Box<dyn Accelerator>, BuildError>,
+        build: impl FnOnce(Core, &Arc<Mutex<Chipset>>) -> Result<Box<dyn Accelerator>, BuildError>,
     ) -> Result<Self, BuildError> {
         let MachineConfig {
             memory,
@@ -173,14 +177,14 @@ impl Machine {
             clock: Clock::new(clock),
             unix_seconds,
             physical_bits: cpu.phys_bits(),
-            lapic_timer_hz: cpu.crystal_hz().into(),
+            lapic_timer_hz: CRYSTAL_HZ.into(),
             stop_text,
             taps,
         })));
         let bus = BoardBus::new(chipset.clone(), map.clone(), cpu.tsc_khz());
         let core = Core::new(Arc::new(cpu), map.clone(), Box::new(bus));
         let mut machine = Self {
-            accel: build(core)?,
+            accel: build(core, &chipset)?,
             engine,
             kvm,
             changes: VecDeque::new(),
@@ -220,6 +224,7 @@ impl Machine {
     /// boot image are loaded anew. Other RAM keeps its contents.
     pub fn reset(&mut self) -> Result<(), BuildError> {
         self.next_look = 0;
+        self.accel.settle();
         lock(&self.chipset).reset();
         self.accel.core_mut().reset();
         self.boot()

@@ -165,14 +165,12 @@ impl Machine {
 
     /// The inputs of the vCPU, and the A20 gate on its address lines.
     fn drive_vcpu(&mut self, signals: Signals) {
-        let mut chips = lock(&self.chipset);
         if signals.init {
-            chips.init_lapic();
-            drop(chips);
-            // The vCPU may ask a chip what its state is.
+            self.accel.settle();
+            lock(&self.chipset).init_lapic();
             start::init(self.accel.core_mut());
-            chips = lock(&self.chipset);
         }
+        let chips = lock(&self.chipset);
         let lines = self.accel.lines_mut();
         *lines = Lines { intr: chips.intr(), nmi: lines.nmi || signals.nmi };
         let a20 = chips.a20();

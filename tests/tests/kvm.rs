@@ -20,7 +20,7 @@ mod kvm {
     use brolga_tests::debugger::{Debuggee, Debugger};
     use brolga_tests::expect::Session;
     use brolga_tests::guests::I686;
-    use brolga_tests::kvm::{cases, lockstep, state};
+    use brolga_tests::kvm::{apic, cases, lockstep, state};
     use brolga_tests::process::{self, Finished};
     use brolga_tests::shell::Shell;
     use brolga_tests::suite::{Skip, trial};
@@ -36,18 +36,25 @@ mod kvm {
         vec![
             trial("is_refused_without_permission", is_refused_without_permission),
             trial("is_refused_with_what_it_cannot_do", is_refused_with_what_it_cannot_do),
-            trial("exit_statuses", exit_statuses),
+            trial("exit_statuses", || exit_statuses("kvm")),
+            trial("exit_statuses_on_kvms_apic", || exit_statuses("kvm,kernel-irqchip=split")),
             trial("embedded_guest", || embedded_guest("kvm")),
-            trial("embedded_guest_changes_accelerator", embedded_guest_changes_accelerator),
+            trial("embedded_guest_on_kvms_apic", || embedded_guest("kvm,kernel-irqchip=split")),
+            trial("embedded_guest_changes_accelerator", || embedded_guest(&changes(""))),
+            trial("embedded_guest_changes_apic", || {
+                embedded_guest(&changes(",kernel-irqchip=split"))
+            }),
             trial("exits_are_counted", exits_are_counted),
             trial("a_debugger_stops_and_steps_it", a_debugger_stops_and_steps_it),
             trial("state_moves_there_and_back", state_moves_there_and_back),
+            trial("apics_move_there_and_back", apics_move_there_and_back),
             trial("single_steps_agree", single_steps_agree),
             trial("lockstep_on_the_embedded_guest", lockstep_on_the_embedded_guest),
             trial("lockstep_on_roms", lockstep_on_roms),
             trial("lockstep_is_a_command", lockstep_is_a_command),
             trial("conform_goes_in_single_steps", conform_goes_in_single_steps),
-            trial("debian_changes_accelerator", debian_changes_accelerator),
+            trial("debian_changes_accelerator", || debian_changes_accelerator("")),
+            trial("debian_changes_apic", || debian_changes_accelerator(",kernel-irqchip=split")),
         ]
     }
 
@@ -57,11 +64,11 @@ mod kvm {
     }
 
     /// Runs a ROM without a terminal.
-    fn run(rom: Vec<u8>, arguments: &[&str]) -> Result<Finished> {
+    fn run(accel: &str, rom: Vec<u8>, arguments: &[&str]) -> Result<Finished> {
         let file = tempfile::NamedTempFile::new()?;
         fs::write(file.path(), rom)?;
         let mut command = Command::new(binary::brolga()?);
-        command.args(["run", "--accel", "kvm", "--bios"]).arg(file.path()).args(arguments);
+        command.args(["run", "--accel", accel, "--bios"]).arg(file.path()).args(arguments);
         process::run(&mut command, LIMIT)
     }
 
@@ -91,14 +98,14 @@ mod kvm {
             (&["--clock", "virtual"][..], "cannot count instructions"),
             (&["--max-insns", "1000"], "counts instructions, which --accel kvm cannot"),
         ] {
-            let finished = run(hello_rom(), arguments)?;
+            let finished = run("kvm", hello_rom(), arguments)?;
             ensure!(finished.code()? == 2 && finished.is_refusal(), "{finished:?}");
             ensure!(finished.stderr.contains(why), "{finished:?}");
         }
         Ok(())
     }
 
-    fn exit_statuses() -> Result<()> {
+    fn exit_statuses(accel: &str) -> Result<()> {
         require()?;
         for (rom, arguments, status) in [
             (exit_rom(42), &[][..], 42),
@@ -108,7 +115,7 @@ mod kvm {
             (spin_rom(), &["--timeout", "0.5"], exit::TIMEOUT),
             (hello_rom(), &["--stop-on-serial", "ell"], exit::STOPPED_ON_SERIAL),
         ] {
-            let finished = run(rom, arguments)?;
+            let finished = run(accel, rom, arguments)?;
             ensure!(finished.code()? == status, "status {status} was due: {finished:?}");
         }
         Ok(())
@@ -136,13 +143,13 @@ mod kvm {
         Ok(())
     }
 
-    fn embedded_guest_changes_accelerator() -> Result<()> {
-        embedded_guest("interp,then=kvm@20000,then=jit@0.3s,then=kvm@0.6s,then=interp@1.5s")
+    fn changes(setting: &str) -> String {
+        format!("interp{setting},then=kvm@20000,then=jit@0.3s,then=kvm@0.6s,then=interp@1.5s")
     }
 
     fn exits_are_counted() -> Result<()> {
         require()?;
-        let finished = run(hello_rom(), &["--kvm-stats"])?;
+        let finished = run("kvm", hello_rom(), &["--kvm-stats"])?;
         let ports = finished.stderr.lines().find(|line| line.ends_with(" exit: port"));
         let ports = ports.with_context(|| format!("no count of port exits: {finished:?}"))?;
         let count = ports.split_whitespace().nth(2).and_then(|count| count.parse::<u64>().ok());
@@ -168,6 +175,11 @@ mod kvm {
     fn state_moves_there_and_back() -> Result<()> {
         require()?;
         state::check(2000)
+    }
+
+    fn apics_move_there_and_back() -> Result<()> {
+        require()?;
+        apic::check(200)
     }
 
     fn single_steps_agree() -> Result<()> {
@@ -246,13 +258,14 @@ mod kvm {
 
     /// A boot by the translator, then KVM, then the translator again. Of the kernels, the one that
     /// also works where KVM does not know what SYSCALL does to the privilege level (docs/kvm.md).
-    fn debian_changes_accelerator() -> Result<()> {
+    fn debian_changes_accelerator(setting: &str) -> Result<()> {
         require()?;
         Debugger::Gdb.require()?;
         let directory = tempfile::tempdir()?;
         let socket = directory.path().join("door");
         // The machine gets a processor that KVM can give; the change never comes by itself.
-        let extra = ["--accel", "jit,then=kvm@1000000s", "--gdb"].map(OsString::from);
+        let accel = format!("jit{setting},then=kvm@1000000s");
+        let extra = ["--accel", &accel, "--gdb"].map(OsString::from);
         let door = OsString::from(format!("unix:{}", socket.display()));
         let boot = Boot { extra: extra.into_iter().chain([door]).collect(), ..Boot::default() };
         let mut shell = Shell::boot(Vmm::Brolga, &I686.cached()?, &boot)?;

@@ -1,6 +1,6 @@
 //! The CPUID leaves, computed from a model's features (SDM vol. 2, CPUID).
 
-use super::{CpuModel, Feature, Word};
+use super::{CRYSTAL_HZ, CpuModel, Feature, Word};
 use crate::semantics::sse::xsave;
 use crate::vcpu::cr4;
 
@@ -26,6 +26,25 @@ fn text(s: &str, at: usize) -> u32 {
         *slot = b;
     }
     u32::from_le_bytes(bytes)
+}
+
+/// The fraction `a / b`, or the nearest of its convergents whose numerator Linux can multiply with
+/// the crystal's kHz in 32 bits (`native_calibrate_tsc`).
+fn ratio(mut a: u32, mut b: u32) -> [u32; 2] {
+    const MOST: u32 = u32::MAX / (CRYSTAL_HZ / 1000);
+    let (mut last, mut best) = ([0, 1], [1, 0]);
+    while b != 0 {
+        let term = a / b;
+        (a, b) = (b, a % b);
+        let step = |n: usize| term.checked_mul(best[n])?.checked_add(last[n]);
+        match (step(0), step(1)) {
+            (Some(numerator), Some(denominator)) if numerator <= MOST => {
+                (last, best) = (best, [numerator, denominator]);
+            }
+            _ => break,
+        }
+    }
+    best
 }
 
 impl CpuModel {
@@ -78,8 +97,11 @@ impl CpuModel {
             },
             0xb => topology(subleaf),
             0xd if self.has(Feature::Xsave) => self.extended_state(subleaf, xcr0),
-            // TSC = crystal * EBX / EAX: they are one.
-            0x15 => Registers { eax: 1, ebx: 1, ecx: self.crystal_hz(), edx: 0 },
+            // TSC = crystal * EBX / EAX.
+            0x15 => {
+                let [ebx, eax] = ratio(self.tsc_khz, CRYSTAL_HZ / 1000);
+                Registers { eax, ebx, ecx: CRYSTAL_HZ, edx: 0 }
+            }
             0x16 => {
                 let mhz = self.tsc_khz / 1000;
                 Registers { eax: mhz, ebx: mhz, ecx: 100, edx: 0 }
@@ -184,5 +206,23 @@ fn topology(subleaf: u32) -> Registers {
         0 => Registers { eax: 0, ebx: 1, ecx: 1 << 8, edx: 0 },
         1 => Registers { eax: 0, ebx: 1, ecx: 2 << 8 | 1, edx: 0 },
         n => Registers { eax: 0, ebx: 0, ecx: n & 0xff, edx: 0 },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ratio;
+
+    #[test]
+    fn ratios_are_near_and_small() {
+        assert_eq!(ratio(1_000_000, 1_000_000), [1, 1]);
+        assert_eq!(ratio(2_600_000, 1_000_000), [13, 5]);
+        for khz in [800_000, 1_999_999, 2_593_907, 3_407_998, 4_294_967] {
+            let [n, d] = ratio(khz, 1_000_000);
+            assert!(n < 4295 && d > 0, "{khz}: {n}/{d}");
+            let shown = 1e6 * f64::from(n) / f64::from(d);
+            let error = (shown - f64::from(khz)).abs() / f64::from(khz);
+            assert!(error < 1e-6, "{khz}: {n}/{d} is {shown}");
+        }
     }
 }

@@ -10,40 +10,41 @@ pub struct MsrFault;
 const VERSION: u32 = 0x14 | 5 << 16;
 
 /// Register numbers: the MSR's offset from 800h, or the page offset divided by 16.
-mod reg {
-    pub(super) const ID: u32 = 0x02;
-    pub(super) const VERSION: u32 = 0x03;
-    pub(super) const TPR: u32 = 0x08;
-    pub(super) const APR: u32 = 0x09;
-    pub(super) const PPR: u32 = 0x0a;
-    pub(super) const EOI: u32 = 0x0b;
-    pub(super) const RRD: u32 = 0x0c;
-    pub(super) const LDR: u32 = 0x0d;
-    pub(super) const DFR: u32 = 0x0e;
-    pub(super) const SVR: u32 = 0x0f;
-    pub(super) const ISR: u32 = 0x10;
-    pub(super) const TMR: u32 = 0x18;
-    pub(super) const IRR: u32 = 0x20;
-    pub(super) const ESR: u32 = 0x28;
-    pub(super) const ICR: u32 = 0x30;
-    pub(super) const ICR_HIGH: u32 = 0x31;
-    pub(super) const LVT: u32 = 0x32;
-    pub(super) const LVT_LAST: u32 = 0x37;
-    pub(super) const TIMER_INITIAL: u32 = 0x38;
-    pub(super) const TIMER_CURRENT: u32 = 0x39;
-    pub(super) const TIMER_DIVIDE: u32 = 0x3e;
-    pub(super) const SELF_IPI: u32 = 0x3f;
+pub(super) mod reg {
+    pub(in crate::lapic) const ID: u32 = 0x02;
+    pub(in crate::lapic) const VERSION: u32 = 0x03;
+    pub(in crate::lapic) const TPR: u32 = 0x08;
+    pub(in crate::lapic) const APR: u32 = 0x09;
+    pub(in crate::lapic) const PPR: u32 = 0x0a;
+    pub(in crate::lapic) const EOI: u32 = 0x0b;
+    pub(in crate::lapic) const RRD: u32 = 0x0c;
+    pub(in crate::lapic) const LDR: u32 = 0x0d;
+    pub(in crate::lapic) const DFR: u32 = 0x0e;
+    pub(in crate::lapic) const SVR: u32 = 0x0f;
+    pub(in crate::lapic) const ISR: u32 = 0x10;
+    pub(in crate::lapic) const TMR: u32 = 0x18;
+    pub(in crate::lapic) const IRR: u32 = 0x20;
+    pub(in crate::lapic) const ESR: u32 = 0x28;
+    pub(in crate::lapic) const ICR: u32 = 0x30;
+    pub(in crate::lapic) const ICR_HIGH: u32 = 0x31;
+    pub(in crate::lapic) const LVT: u32 = 0x32;
+    pub(in crate::lapic) const LVT_LAST: u32 = 0x37;
+    pub(in crate::lapic) const TIMER_INITIAL: u32 = 0x38;
+    pub(in crate::lapic) const TIMER_CURRENT: u32 = 0x39;
+    pub(in crate::lapic) const TIMER_DIVIDE: u32 = 0x3e;
+    pub(in crate::lapic) const SELF_IPI: u32 = 0x3f;
 }
 
 /// The first x2APIC MSR.
 const MSR_FIRST: u32 = 0x800;
 
-const SVR_WRITABLE: u32 = 0x1ff;
+pub(super) const SVR_WRITABLE: u32 = 0x1ff;
 /// Vector, delivery mode, destination mode, level, trigger, shorthand.
-const ICR_WRITABLE: u32 = 0x000c_cfff;
+pub(super) const ICR_WRITABLE: u32 = 0x000c_cfff;
 
 /// The writable bits of each LVT entry (figure 10-8).
-const LVT_WRITABLE: [u32; 6] = [0x7_00ff, 0x1_07ff, 0x1_07ff, 0x1_a7ff, 0x1_a7ff, 0x1_00ff];
+pub(super) const LVT_WRITABLE: [u32; 6] =
+    [0x7_00ff, 0x1_07ff, 0x1_07ff, 0x1_a7ff, 0x1_a7ff, 0x1_00ff];
 
 /// Delivery status, and at the pins remote IRR: not reserved, writes of them are ignored.
 const LVT_READ_ONLY: [u32; 6] = [0x1000, 0x1000, 0x1000, 0x5000, 0x5000, 0x1000];
@@ -52,8 +53,15 @@ impl Lapic {
     /// Reads a register of the xAPIC's page: 32 bits at a multiple of 16 (10.4.1).
     pub fn read(&mut self, now: VmTime, offset: u32) -> u32 {
         self.advance(now);
-        let index = offset >> 4 & 0xff;
-        let value = match index {
+        self.read_page(now, offset >> 4 & 0xff).unwrap_or_else(|| {
+            self.report(ESR_ILLEGAL_REGISTER);
+            0
+        })
+    }
+
+    /// A register of the page, by its number; none if there is no such register.
+    pub(super) fn read_page(&self, now: VmTime, index: u32) -> Option<u32> {
+        match index {
             reg::ID => Some(u32::from(self.xapic_id) << 24),
             reg::LDR => Some(u32::from(self.ldr) << 24),
             reg::DFR => Some(self.dfr),
@@ -61,11 +69,7 @@ impl Lapic {
             reg::ICR_HIGH => Some((self.icr >> 32) as u32),
             reg::APR | reg::RRD | reg::EOI => Some(0),
             _ => self.read_common(now, index),
-        };
-        value.unwrap_or_else(|| {
-            self.report(ESR_ILLEGAL_REGISTER);
-            0
-        })
+        }
     }
 
     /// Writes a register of the xAPIC's page. Then the machine takes EOIs, IPIs and signals.

@@ -338,6 +338,100 @@ fn init_keeps_the_mode_and_the_id() {
     assert_eq!(lapic.msr_read(NOW, 0x80f), Ok(0xff));
 }
 
+/// The one that has gone on elsewhere for `since`, untouched, and come back.
+fn handed_over(lapic: &mut Lapic, since: VmTime) -> Lapic {
+    let (base, page) = (lapic.base(), lapic.page(since));
+    let deadline = lapic.tsc_deadline();
+    let mut other = Lapic::new(config());
+    other.go_on(since, base, &page);
+    other.set_tsc_deadline(since, deadline, Some(VmTime(deadline)));
+    other
+}
+
+#[test]
+fn the_page_has_the_whole_state() {
+    for mut lapic in [lapic(), x2apic()] {
+        lapic.ldr = 0x42;
+        for vector in [0x31, 0x45, 0x46, 0xe0] {
+            lapic.deliver(&fixed(vector, vector & 1 == 0));
+        }
+        lapic.acknowledge();
+        lapic.set_cr8(3);
+        lapic.lvt = [0x2_0040, 0x1_0000, 0x1_0000, 0x700, 0x400, 0xfe];
+        lapic.icr = 0x1200_0000_0008_40f3;
+        lapic.esr = 0x40;
+        let mut other = handed_over(&mut lapic, NOW);
+        other.ldr = lapic.ldr;
+        assert_eq!(other.saved(), lapic.saved());
+    }
+}
+
+#[test]
+fn a_timer_goes_on_where_it_was() {
+    for (mode, initial) in [(0, 1000), (0, 4_000_000), (0x2_0000, 1000), (0x2_0000, 300)] {
+        let mut lapic = lapic();
+        lapic.write(NOW, 0x3e0, 3);
+        lapic.write(NOW, LVT_TIMER, mode | 0x40);
+        lapic.write(NOW, 0x380, initial);
+        for elapsed in [0, 1600, 4799, 16_000, 20_000] {
+            let now = NOW.add(elapsed);
+            let mut other = handed_over(&mut lapic, now);
+            let [ours, theirs] = [&mut lapic, &mut other].map(|one| one.next_event(now));
+            let near = |a: VmTime, b: VmTime| a.0.abs_diff(b.0) < 16;
+            let same = ours.zip(theirs).map_or(ours == theirs, |(a, b)| near(a, b));
+            assert!(same, "{mode:#x} {initial} after {elapsed}: {ours:?} {theirs:?}");
+        }
+    }
+}
+
+#[test]
+fn a_timer_that_has_run_out_does_not_do_so_again() {
+    let mut lapic = lapic();
+    lapic.write(NOW, LVT_TIMER, 0x40);
+    lapic.write(NOW, 0x380, 1000);
+    let later = NOW.add(10_000);
+    let page = lapic.page(later);
+    assert_eq!((page[0x38], page[0x39]), (0, 0), "initial and current count");
+    lapic.go_on(later, lapic.base(), &page);
+    assert_eq!(lapic.next_event(later), None);
+    assert_eq!(lapic.read(later, 0x380), 1000, "the guest still reads what it has written");
+}
+
+#[test]
+fn a_page_tells_of_its_timer() {
+    let mut lapic = lapic();
+    assert_eq!(Count::of(&lapic.page(NOW)), None, "not started");
+    lapic.write(NOW, 0x3e0, 0xb);
+    lapic.write(NOW, LVT_TIMER, 0x2_0045);
+    lapic.write(NOW, 0x380, 1000);
+    let mut page = lapic.page(NOW.add(400));
+    let count = Count::of(&page).expect("a periodic timer");
+    assert_eq!(count, Count { vector: 0x45, periodic: true, current: 600 });
+    count.request(&mut page);
+    let mut other = Lapic::new(config());
+    other.go_on(NOW, lapic.base(), &page);
+    assert_eq!(other.pending(), Some(0x45));
+    lapic.write(NOW, LVT_TIMER, 0x1_0045);
+    let mut page = lapic.page(NOW);
+    let before = page;
+    Count::of(&page).expect("a timer without an interrupt").request(&mut page);
+    assert_eq!(page, before, "masked");
+    lapic.write(NOW, LVT_TIMER, 0x4_0045);
+    assert_eq!(Count::of(&lapic.page(NOW)), None, "it waits for a deadline");
+}
+
+#[test]
+fn a_deadline_goes_on_too() {
+    let mut lapic = lapic();
+    lapic.write(NOW, LVT_TIMER, 0x4_0040);
+    lapic.set_tsc_deadline(NOW, 9_000, Some(VmTime(9_000)));
+    let mut other = handed_over(&mut lapic, NOW);
+    assert_eq!(other.next_event(NOW), Some(VmTime(9_000)));
+    assert_eq!(other.saved(), lapic.saved());
+    other.advance(VmTime(9_000));
+    assert_eq!(other.pending(), Some(0x40));
+}
+
 #[test]
 fn state_survives_a_snapshot() {
     let mut lapic = lapic();

@@ -38,6 +38,14 @@ pub(super) struct Timer {
     deadline_at: Option<VmTime>,
 }
 
+/// What the timer's registers show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shown {
+    pub(super) divide: u32,
+    pub(super) initial: u32,
+    pub(super) current: u32,
+}
+
 impl Timer {
     pub(super) fn new(hz: u64) -> Self {
         Self { hz, divide: 0, initial: 0, start: None, count: 0, deadline: 0, deadline_at: None }
@@ -72,6 +80,28 @@ impl Timer {
         self.initial = value;
         self.count = value;
         self.start = (value != 0).then(|| now.ticks(self.hz));
+    }
+
+    /// Goes on with what the registers of a timer show that has run elsewhere. One that shows no
+    /// initial count is stopped: it shows the count that it had before.
+    pub(super) fn go_on(&mut self, now: VmTime, mode: TimerMode, shown: Shown) {
+        self.divide = shown.divide & 0xb;
+        self.deadline = 0;
+        self.deadline_at = None;
+        // At its very end, a periodic count is at its beginning.
+        let periodic = mode == TimerMode::Periodic && shown.current == 0;
+        self.count = if periodic { shown.initial } else { shown.current };
+        self.start = (self.count != 0).then(|| now.ticks(self.hz));
+        if shown.initial != 0 {
+            self.initial = shown.initial;
+        }
+    }
+
+    /// What the registers show to somebody who is to go on with it: a count that has run out would
+    /// run out again there, so that one shows no initial count.
+    pub(super) fn shown(&self, now: VmTime) -> Shown {
+        let initial = if self.start.is_some() { self.initial } else { 0 };
+        Shown { divide: self.divide, initial, current: self.current(now) }
     }
 
     /// Stops the timer, as a change to or from TSC-deadline mode does.

@@ -7,6 +7,11 @@ use serde::{Deserialize, Serialize};
 pub(super) struct Vectors([u32; 8]);
 
 impl Vectors {
+    /// The set that the eight registers show.
+    pub(super) fn from_registers(registers: [u32; 8]) -> Self {
+        Self(registers)
+    }
+
     pub(super) fn set(&mut self, vector: u8) {
         self.0[usize::from(vector >> 5)] |= 1 << (vector & 31);
     }

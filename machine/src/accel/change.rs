@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use brolga_devices::VmTime;
 
-use super::{AccelKind, Change, EngineError, EngineSpec, KvmError, Moment};
+use super::{AccelKind, Change, EngineError, EngineSpec, KvmError, Moment, Surroundings};
 use crate::board::lock;
 use crate::clock::ClockKind;
 use crate::exit::End;
@@ -34,7 +34,8 @@ impl Machine {
         }
         self.accel.settle();
         let spec = EngineSpec { kind, ..self.engine.clone() };
-        let make = spec.prepare(self.accel.core(), self.kvm.as_deref())?;
+        let around = Surroundings { kvm: self.kvm.as_deref(), chips: Some(&self.chipset) };
+        let make = spec.prepare(self.accel.core(), around)?;
         self.past_counts.extend(self.accel.counts());
         self.accel = make(self.accel.hand_over());
         self.engine = spec;

@@ -1,9 +1,12 @@
 //! KVM on hosts that have none.
 
+use std::sync::{Arc, Mutex};
+
 use brolga_cpu::core::Core;
 use brolga_cpu::cpuid::CpuModel;
 
 use super::{KvmError, Make};
+use crate::board::Chipset;
 
 /// This host's KVM, which there is not.
 #[derive(Debug)]
@@ -31,7 +34,12 @@ impl Host {
         match *self {}
     }
 
-    pub(super) fn prepare(&self, _: &Core, _: bool) -> Result<Make, KvmError> {
+    pub(super) fn prepare(
+        &self,
+        _: &Core,
+        _: bool,
+        _: Option<Arc<Mutex<Chipset>>>,
+    ) -> Result<Make, KvmError> {
         match *self {}
     }
 }

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::AccelKind;
+use super::{AccelKind, is_split};
 
 /// When a machine changes its accelerator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,18 +24,21 @@ pub struct Change {
 }
 
 /// The accelerator that a machine begins with, and those that follow, written as
-/// `jit,then=kvm@4000000000,then=jit@2.5s`: a number of instructions, or a time in seconds.
+/// `jit,then=kvm@4000000000,then=jit@2.5s`: a number of instructions, or a time in seconds. With
+/// `kernel-irqchip=split`, KVM has the local APIC whenever it has the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccelPlan {
     /// The first.
     pub first: AccelKind,
     /// The others, in this order.
     pub changes: Vec<Change>,
+    /// [`EngineSpec::kernel_irqchip`](super::EngineSpec::kernel_irqchip).
+    pub kernel_irqchip: bool,
 }
 
 impl From<AccelKind> for AccelPlan {
     fn from(first: AccelKind) -> Self {
-        Self { first, changes: Vec::new() }
+        Self { first, changes: Vec::new(), kernel_irqchip: false }
     }
 }
 
@@ -46,8 +49,14 @@ impl FromStr for AccelPlan {
         let mut words = text.split(',');
         let mut plan = Self::from(AccelKind::by_name(words.next().unwrap_or_default())?);
         for word in words {
+            if let Some(value) = word.strip_prefix("kernel-irqchip=") {
+                plan.kernel_irqchip = is_split(value)?;
+                continue;
+            }
             let change = word.strip_prefix("then=").and_then(|change| change.split_once('@'));
-            let (name, at) = change.ok_or_else(|| format!("{word:?} is not then=ENGINE@WHEN"))?;
+            let (name, at) = change.ok_or_else(|| {
+                format!("{word:?} is neither then=ENGINE@WHEN nor kernel-irqchip=split")
+            })?;
             let at = moment(at).ok_or_else(|| {
                 format!("{at:?} is no moment: give a number of instructions, or seconds as in 2.5s")
             })?;
@@ -58,6 +67,9 @@ impl FromStr for AccelPlan {
                 );
             }
             plan.changes.push(Change { at, kind: AccelKind::by_name(name)? });
+        }
+        if plan.kernel_irqchip && !plan.has(AccelKind::Kvm) {
+            return Err("kernel-irqchip=split is for kvm".into());
         }
         Ok(plan)
     }
@@ -91,9 +103,13 @@ mod tests {
             Change { at: Moment::Instructions(4000), kind: AccelKind::Kvm },
             Change { at: Moment::Time(Duration::from_millis(2500)), kind: AccelKind::Interp },
         ];
-        assert_eq!(plan, AccelPlan { first: AccelKind::Jit, changes: changes.to_vec() });
+        let expected = AccelPlan { changes: changes.to_vec(), ..AccelKind::Jit.into() };
+        assert_eq!(plan, expected);
         assert!(plan.has(AccelKind::Kvm) && plan.has(AccelKind::Jit));
         assert_eq!("kvm".parse(), Ok(AccelPlan::from(AccelKind::Kvm)));
+        let split: AccelPlan = "jit,kernel-irqchip=split,then=kvm@4000".parse().expect("a plan");
+        let changes = changes[..1].to_vec();
+        assert_eq!(split, AccelPlan { first: AccelKind::Jit, changes, kernel_irqchip: true });
     }
 
     #[test]
@@ -108,6 +124,8 @@ mod tests {
             "jit,then=kvm@-1s",
             "kvm,then=jit@1000",
             "jit,then=kvm@1000,then=jit@2000",
+            "jit,kernel-irqchip=split",
+            "kvm,kernel-irqchip=on",
         ] {
             assert!(wrong.parse::<AccelPlan>().is_err(), "{wrong:?}");
         }

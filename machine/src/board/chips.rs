@@ -69,7 +69,7 @@ impl Chipset {
             Chip::Uart => self.uart.advance(now),
             Chip::Pm => self.pm.advance(now),
             Chip::Hpet => self.hpet.advance(now),
-            Chip::Lapic => self.lapic.advance(now),
+            Chip::Lapic if self.lent.is_none() => self.lapic.advance(now),
             _ => {}
         }
     }
@@ -81,7 +81,7 @@ impl Chipset {
             Chip::Uart => self.uart.next_event(now),
             Chip::Pm => self.pm.next_event(now),
             Chip::Hpet => self.hpet.next_event(now),
-            Chip::Lapic => self.lapic.next_event(now),
+            Chip::Lapic if self.lent.is_none() => self.lapic.next_event(now),
             _ => None,
         }
     }

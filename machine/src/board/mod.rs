@@ -4,6 +4,7 @@
 
 mod bus;
 mod chips;
+mod lent;
 mod memory;
 mod ports;
 mod ranges;
@@ -38,6 +39,8 @@ use crate::serial::TextMatch;
 pub use bus::BoardBus;
 pub(crate) use bus::lock;
 use chips::Chip;
+pub(crate) use lent::LapicState;
+use lent::Lent;
 use ranges::Ranges;
 pub use saved::ChipsetSaved;
 pub use stopwatch::Stopwatch;
@@ -92,6 +95,8 @@ pub struct Chipset {
     hpet: Hpet,
     ioapic: IoApic,
     lapic: Lapic,
+    /// Somebody else goes on with the local APIC.
+    lent: Option<Lent>,
     /// Interrupts 0 and 8 come from the HPET now.
     legacy_replacement: bool,
     signals: Signals,
@@ -156,6 +161,7 @@ impl Chipset {
             hpet: Hpet::new(),
             ioapic: IoApic::new(),
             lapic: Lapic::new(lapic),
+            lent: None,
             legacy_replacement: false,
             signals: Signals::default(),
             planned: VmTime::MAX,

@@ -69,6 +69,7 @@ impl Chipset {
             hpet,
             ioapic,
             lapic,
+            lent: _,
             // Follows from the HPET's configuration.
             legacy_replacement: _,
             // Taken at the end of every slice.

@@ -16,7 +16,7 @@
 
 use brolga_devices::hpet::{self, Routing};
 use brolga_devices::lapic::{CpuSignal, IpiMessage, Shorthand};
-use brolga_devices::{LineChange, Request, VmTime};
+use brolga_devices::{InterruptMessage, LineChange, Request, VmTime};
 
 use super::Chipset;
 use crate::firmware::acpi;
@@ -51,20 +51,25 @@ impl Chipset {
         for (isa, change) in lines {
             self.drive_isa(isa, change);
         }
-        self.route_messages();
-        self.lapic.set_lint(LINT0, self.pic.output());
-        self.take_lapic_signals();
+        if self.lent.is_some() {
+            self.keep_messages();
+        } else {
+            self.route_messages();
+            self.lapic.set_lint(LINT0, self.pic.output());
+            self.take_lapic_signals();
+        }
         self.take_requests();
     }
 
-    /// Whether a maskable interrupt waits: the INTR pin.
+    /// Whether a maskable interrupt waits: the INTR pin, or the 8259s' output while the local APIC
+    /// is lent.
     pub fn intr(&self) -> bool {
-        self.lapic.pending().is_some() || self.external_interrupt()
+        self.local_interrupt() || self.external_interrupt()
     }
 
     /// The interrupt-acknowledge cycle.
     pub(super) fn acknowledge(&mut self, now: VmTime) -> Option<u8> {
-        let (vector, source) = if self.lapic.pending().is_some() {
+        let (vector, source) = if self.local_interrupt() {
             (self.lapic.acknowledge(), "local APIC")
         } else if self.external_interrupt() {
             self.signals.ext_int = false;
@@ -77,9 +82,16 @@ impl Chipset {
         Some(vector)
     }
 
-    /// Whether the 8259s have an interrupt, and it reaches the processor.
+    /// Whether our local APIC has an interrupt for the processor.
+    fn local_interrupt(&self) -> bool {
+        self.lent.is_none() && self.lapic.pending().is_some()
+    }
+
+    /// Whether the 8259s have an interrupt, and it reaches the processor, or the one who has the
+    /// local APIC.
     fn external_interrupt(&self) -> bool {
-        self.signals.ext_int || self.pic.output() && self.lapic.accept_lint0()
+        let accepted = self.lent.is_some() || self.lapic.accept_lint0();
+        self.signals.ext_int || self.pic.output() && accepted
     }
 
     fn drive_isa(&mut self, isa: u8, change: Option<LineChange>) {
@@ -126,14 +138,18 @@ impl Chipset {
             if let Some(vector) = self.lapic.take_eoi() {
                 self.ioapic.end_of_interrupt(vector);
             } else if let Some(message) = self.ioapic.take_message() {
-                if self.lapic.matches(&message) {
-                    self.lapic.deliver(&message);
-                }
+                self.deliver(&message);
             } else if let Some(ipi) = self.lapic.take_ipi() {
                 self.route_ipi(&ipi);
             } else {
                 return;
             }
+        }
+    }
+
+    pub(super) fn deliver(&mut self, message: &InterruptMessage) {
+        if self.lapic.matches(message) {
+            self.lapic.deliver(message);
         }
     }
 

@@ -95,6 +95,7 @@ fn prepare(run: &RunArguments) -> Result<Prepared> {
         bail!("--max-insns counts instructions, which --accel kvm cannot");
     }
     let mut accel = EngineSpec::from(plan.first);
+    accel.kernel_irqchip = plan.kernel_irqchip;
     let host = JitConfig::of_this_host();
     let suited =
         run.jit_threads.map_or(host.clone(), |threads| host.with_threads(threads as usize));

@@ -11,7 +11,7 @@ use super::{Failure, Settings, Suite};
 /// Where [`CLASSES`] say why a later processor differs, the case is left out.
 pub fn run(name: &str, file: &File, revoked: &str, settings: &Settings) -> Result<Suite> {
     let mut suite = Suite::new(name, "vectors");
-    let mut bench = Bench::new(&settings.engine, &settings.cpu, file.processor)?;
+    let mut bench = Bench::new(settings, file.processor)?;
     for case in &file.cases {
         if revoked.contains(&hex(&case.hash)) {
             suite.skip("revoked by the authors of the vectors");

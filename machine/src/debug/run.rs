@@ -77,6 +77,8 @@ impl Machine {
                 self.step_inside(start, end, requests, interrupted)
             }
         };
+        // No timer goes on while the clock stands.
+        self.accel.settle();
         lock(&self.chipset).clock.stop();
         // Whoever looks at the console sees all that the guest has written. A failure shows again.
         let _ = self.flush();

@@ -83,6 +83,13 @@ impl Alarm {
         if failed != 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
+    /// Rings now, on the thread that it is for.
+    pub(super) fn ring(&self) -> io::Result<()> {
+        // SAFETY: sends a signal to this thread, which has it blocked.
+        let failed = unsafe { libc::raise(signal()) };
+        if failed != 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
     /// Takes the signal that has come, if it has.
     pub(super) fn silence(&self) {
         let none = libc::timespec { tv_sec: 0, tv_nsec: 0 };

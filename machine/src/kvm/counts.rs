@@ -14,7 +14,7 @@ pub(super) struct Counts {
 }
 
 /// The kinds of exits.
-const EXITS: [&str; 11] = [
+const EXITS: [&str; 12] = [
     "port",
     "mmio",
     "rdmsr",
@@ -26,6 +26,7 @@ const EXITS: [&str; 11] = [
     "debug",
     "timer or signal",
     "gives up",
+    "end of interrupt",
 ];
 
 impl Counts {
@@ -42,6 +43,7 @@ impl Counts {
             Exit::Debug => 8,
             Exit::Signal => 9,
             Exit::GivesUp(_) => 10,
+            Exit::EndOfInterrupt(_) => 11,
         };
         self.exits[kind] += 1;
     }

@@ -4,7 +4,7 @@ use brolga_cpu::cpuid::{CpuModel, Feature};
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
 use kvm_ioctls::Kvm;
 
-use super::sys::failed;
+use super::sys::{Probe, failed};
 use crate::accel::KvmError;
 
 /// `KVM_CPUID_FLAG_SIGNIFCANT_INDEX`: the entry is for one subleaf.
@@ -54,7 +54,11 @@ pub(super) fn restrict(kvm: &Kvm, model: CpuModel) -> Result<(CpuModel, Vec<Feat
         ours || has(place.leaf, place.subleaf, place.register, place.bit)
             && (has_xsave || !part_of_xsave)
     });
-    Ok((model, lost))
+    if !model.has(Feature::La57) || Probe::new(kvm)?.takes_five_levels(&entries(&model)?)? {
+        return Ok((model, lost));
+    }
+    let (model, too) = model.restricted(|feature, _| feature != Feature::La57);
+    Ok((model, [lost, too].concat()))
 }
 
 /// The model's leaves as KVM takes them. The bits that follow CR4 and XCR0 are KVM's to set.

@@ -6,9 +6,11 @@
 //! each other without moving anything. Events are offered before each entry: KVM takes an interrupt
 //! when the guest can, and tells when it can if it could not.
 
+mod apic;
 mod step;
 
 use std::io;
+use std::sync::{Arc, Mutex};
 
 use brolga_cpu::core::{Core, Interpreter, Stop};
 use brolga_cpu::system::interrupt;
@@ -24,6 +26,8 @@ use super::state::Pending;
 use super::vm::Vm;
 use super::{Host, msrs, state, sys};
 use crate::accel::{Accelerator, HostFailure, KvmError, Slice};
+use crate::board::Chipset;
+use apic::KernelApic;
 pub use step::Stepping;
 
 /// A guest that runs under KVM.
@@ -31,6 +35,8 @@ pub struct Engine {
     interpreter: Interpreter,
     vm: Vm,
     alarm: Option<Alarm>,
+    /// KVM's local APIC takes the place of the board's.
+    apic: Option<KernelApic>,
     /// The state is KVM's; what the vCPU holds of it is old.
     away: bool,
     /// The last exit's instruction is not over: KVM ends it when the guest is entered again.
@@ -73,17 +79,20 @@ type Next = io::Result<Option<Stop>>;
 
 impl Engine {
     /// An engine for a vCPU whose model the host can give ([`Host::adapt`]): first everything that
-    /// can fail, then what takes the vCPU.
+    /// can fail, then what takes the vCPU. If there are `chips`, KVM's local APIC takes the place of
+    /// theirs.
     pub fn prepare(
         host: &Host,
         core: &Core,
+        chips: Option<Arc<Mutex<Chipset>>>,
     ) -> Result<impl FnOnce(Core) -> Self + use<>, KvmError> {
-        let vm = Vm::new(host, core.mem.map.clone(), &core.model)?;
+        let vm = Vm::new(host, core.mem.map.clone(), &core.model, chips.is_some())?;
         let tsc_is_fixed = host.tsc_is_fixed;
         Ok(move |core| Self {
             interpreter: Interpreter::new(core),
             vm,
             alarm: None,
+            apic: chips.map(KernelApic::new),
             away: false,
             unfinished: false,
             open: false,
@@ -142,13 +151,17 @@ impl Engine {
         state::to_kvm(&self.vm.vcpu, &core.vcpu, &core.model, apic_base, cr8)?;
         let v = &core.vcpu;
         self.if_flag = v.eflags & rflags::IF != 0;
-        self.open = self.if_flag && v.shadow == Shadow::None && v.pending_db == 0;
+        let accepted = self.apic.as_ref().is_none_or(KernelApic::accepts_external_interrupts);
+        self.open = accepted && self.if_flag && v.shadow == Shadow::None && v.pending_db == 0;
         self.away = true;
         self.unfinished = false;
         if !self.tsc_set {
             self.set_tsc()?;
         }
-        Ok(())
+        match &self.apic {
+            Some(apic) => apic.give(&self.vm, &mut self.interpreter.core),
+            None => Ok(()),
+        }
     }
 
     /// Moves the state back.
@@ -157,21 +170,31 @@ impl Engine {
             return Ok(());
         }
         let pending = self.take_back()?;
-        let core = &mut self.interpreter.core;
-        core.lines.nmi |= pending.nmi;
-        if let Some(event) = pending.event {
-            core.mem.tlb.flush_all();
-            interrupt::deliver(core, event);
-        }
+        self.deliver(pending);
         Ok(())
     }
 
     /// Moves the state back but for the events that KVM has not delivered yet.
     fn take_back(&mut self) -> io::Result<Pending> {
         self.finish()?;
+        let page = self.page()?;
         let pending = state::from_kvm(&self.vm.vcpu, &mut self.interpreter.core)?;
+        if let Some(page) = page {
+            self.follow_tsc()?;
+            self.take_apic_back(page)?;
+        }
         self.away = false;
         Ok(pending)
+    }
+
+    /// Delivers what KVM has not.
+    fn deliver(&mut self, pending: Pending) {
+        let core = &mut self.interpreter.core;
+        core.lines.nmi |= pending.nmi;
+        if let Some(event) = pending.event {
+            core.mem.tlb.flush_all();
+            interrupt::deliver(core, event);
+        }
     }
 
     /// Has KVM end the instruction of the last exit.
@@ -193,19 +216,14 @@ impl Engine {
 
     /// Runs the guest under KVM until something is to be looked at.
     fn run_slice_under_kvm(&mut self, slice: &Slice) -> io::Result<Stop> {
-        let alarm = match self.alarm.take().filter(Alarm::is_mine) {
-            Some(alarm) => alarm,
-            None => Alarm::new(&self.vm.vcpu)?,
-        };
-        alarm.set(slice.time)?;
-        self.alarm = Some(alarm);
+        self.alarm()?.set(slice.time)?;
         loop {
             if let Some(stop) = self.wake() {
                 return Ok(stop);
             }
             if let Err(error) = self.enter() {
-                tracing::debug!(target: "kvm", "the state is refused: {error}");
-                return self.interpret("KVM refuses the state", slice.instructions);
+                let why = format!("KVM refuses the state: {error}");
+                return self.interpret(&why, slice.instructions);
             }
             self.offer()?;
             if let Some(stop) = self.once()? {
@@ -215,6 +233,15 @@ impl Engine {
                 return Ok(Stop::Replan);
             }
         }
+    }
+
+    /// The alarm for this thread.
+    fn alarm(&mut self) -> io::Result<&Alarm> {
+        let alarm = match self.alarm.take().filter(Alarm::is_mine) {
+            Some(alarm) => alarm,
+            None => Alarm::new(&self.vm.vcpu)?,
+        };
+        Ok(self.alarm.insert(alarm))
     }
 
     /// A vCPU that does not execute: whether something has woken it, or what it is to be told.
@@ -249,7 +276,11 @@ impl Engine {
             }
             core.lines.intr = false;
         }
-        let run = vcpu.get_kvm_run();
+        if let Some(apic) = &mut self.apic {
+            let sent = apic.send(&self.vm)?;
+            self.counts.add("injected: message", sent);
+        }
+        let run = self.vm.vcpu.get_kvm_run();
         run.request_interrupt_window = core.lines.intr.into();
         run.cr8 = core.bus.cr8();
         Ok(())
@@ -272,6 +303,7 @@ impl Engine {
                 if let Some(alarm) = &self.alarm {
                     alarm.silence();
                 }
+                self.follow_halt()?;
                 Ok(Some(Stop::Replan))
             }
             Err(error) if error.errno() == libc::EAGAIN => Ok(None),
@@ -279,8 +311,11 @@ impl Engine {
         }
     }
 
-    /// Tells the local APIC of the priority that the guest has set.
+    /// Tells the local APIC, if it is ours, of the priority that the guest has set.
     fn follow_cr8(&mut self) {
+        if self.apic.is_some() {
+            return;
+        }
         let core = &mut self.interpreter.core;
         let cr8 = self.vm.vcpu.get_kvm_run().cr8;
         if cr8 != core.bus.cr8() {
@@ -304,6 +339,9 @@ impl Engine {
             Exit::WriteMsr(index, value) => self.write_msr(index, value)?,
             Exit::Halt => self.interpreter.core.vcpu.activity = Activity::Halted,
             Exit::Window | Exit::Priority => {}
+            Exit::EndOfInterrupt(vector) => {
+                self.apic.iter().for_each(|apic| apic.end_of_interrupt(vector));
+            }
             Exit::Shutdown => {
                 self.leave()?;
                 self.interpreter.core.vcpu.activity = Activity::Shutdown;
@@ -391,8 +429,8 @@ impl Engine {
         let hz = 1000 * u64::from(self.interpreter.core.model.tsc_khz());
         // KVM takes a value within a second of what it expects for one that is to change nothing
         // (`kvm_synchronize_tsc`).
-        sys::write_tsc(&self.vm.vcpu, want.wrapping_add(10 * hz))?;
-        sys::write_tsc(&self.vm.vcpu, want)
+        sys::write_msr(&self.vm.vcpu, msrs::TSC, want.wrapping_add(10 * hz))?;
+        sys::write_msr(&self.vm.vcpu, msrs::TSC, want)
     }
 
     /// Makes our time-stamp counter what the guest reads of KVM's, which follows the host's
@@ -401,7 +439,7 @@ impl Engine {
         if !self.tsc_set {
             return Ok(());
         }
-        let shown = sys::read_tsc(&self.vm.vcpu)?;
+        let shown = sys::read_msr(&self.vm.vcpu, msrs::TSC)?;
         let core = &mut self.interpreter.core;
         let ahead = shown.wrapping_sub(core.tsc());
         core.vcpu.sys.tsc_offset = core.vcpu.sys.tsc_offset.wrapping_add(ahead);
@@ -426,7 +464,7 @@ impl Engine {
         }
     }
 
-    fn interpret(&mut self, why: &'static str, budget: u64) -> io::Result<Stop> {
+    fn interpret(&mut self, why: &str, budget: u64) -> io::Result<Stop> {
         self.leave()?;
         if std::mem::take(&mut self.stale) {
             self.interpreter.forget();

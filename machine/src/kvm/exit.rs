@@ -21,6 +21,8 @@ pub(super) enum Exit {
     Window,
     /// The guest has lowered its task priority.
     Priority,
+    /// The end of a level-triggered interrupt, in KVM's local APIC.
+    EndOfInterrupt(u8),
     /// A triple fault.
     Shutdown,
     /// The one instruction is over, or a breakpoint was met.
@@ -105,6 +107,10 @@ pub(super) fn read(run: &kvm_run) -> Exit {
         kvm::KVM_EXIT_HLT => Exit::Halt,
         kvm::KVM_EXIT_IRQ_WINDOW_OPEN => Exit::Window,
         kvm::KVM_EXIT_SET_TPR => Exit::Priority,
+        kvm::KVM_EXIT_IOAPIC_EOI => {
+            // SAFETY: as above.
+            Exit::EndOfInterrupt(unsafe { union.eoi }.vector)
+        }
         kvm::KVM_EXIT_SHUTDOWN => Exit::Shutdown,
         kvm::KVM_EXIT_DEBUG => Exit::Debug,
         kvm::KVM_EXIT_INTR => Exit::Signal,

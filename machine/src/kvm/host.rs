@@ -3,6 +3,7 @@
 use std::ffi::CString;
 use std::io;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use brolga_cpu::core::Core;
 use brolga_cpu::cpuid::{CpuModel, TSC_KHZ};
@@ -12,6 +13,7 @@ use kvm_ioctls::{Cap, Kvm};
 use super::sys::Probe;
 use super::{Engine, Stepping, cpuid, syscall};
 use crate::accel::{KvmError, Make};
+use crate::board::Chipset;
 
 /// Where Linux has KVM.
 const DEVICE: &str = "/dev/kvm";
@@ -33,6 +35,14 @@ const NEEDED: [(&str, u32); 12] = [
     ("KVM_CAP_EXCEPTION_PAYLOAD", kvm::KVM_CAP_EXCEPTION_PAYLOAD),
     ("KVM_CAP_SREGS2", kvm::KVM_CAP_SREGS2),
     ("KVM_CAP_EXIT_ON_EMULATION_FAILURE", kvm::KVM_CAP_EXIT_ON_EMULATION_FAILURE),
+];
+
+/// What is needed beside for a local APIC of KVM's. All of it came with Linux 4.5.
+const NEEDED_FOR_APIC: [(&str, u32); 4] = [
+    ("KVM_CAP_SPLIT_IRQCHIP", kvm::KVM_CAP_SPLIT_IRQCHIP),
+    ("KVM_CAP_SIGNAL_MSI", kvm::KVM_CAP_SIGNAL_MSI),
+    ("KVM_CAP_IRQ_ROUTING", kvm::KVM_CAP_IRQ_ROUTING),
+    ("KVM_CAP_TSC_DEADLINE_TIMER", kvm::KVM_CAP_TSC_DEADLINE_TIMER),
 ];
 
 /// This host's KVM.
@@ -62,7 +72,7 @@ impl Host {
         if version != API_VERSION {
             return Err(KvmError::NotKvm { path: path.to_owned(), version });
         }
-        check(|number| kvm.check_extension_raw(number.into()) > 0)?;
+        check(&NEEDED, |number| kvm.check_extension_raw(number.into()) > 0)?;
         let probe = Probe::new(&kvm)?;
         let scales = kvm.check_extension(Cap::TscControl);
         let tsc_khz = if scales { TSC_KHZ } else { probe.tsc_khz()? };
@@ -93,15 +103,24 @@ impl Host {
     }
 
     /// Everything that can fail, for a vCPU whose guest knows its processor already; what is
-    /// returned makes the engine of it, one that goes in single steps if it `steps`.
-    pub(crate) fn prepare(&self, core: &Core, steps: bool) -> Result<Make, KvmError> {
+    /// returned makes the engine of it, one that goes in single steps if it `steps`. If there are
+    /// `chips`, KVM's local APIC takes the place of theirs.
+    pub(crate) fn prepare(
+        &self,
+        core: &Core,
+        steps: bool,
+        chips: Option<Arc<Mutex<Chipset>>>,
+    ) -> Result<Make, KvmError> {
+        if chips.is_some() {
+            check(&NEEDED_FOR_APIC, |number| self.kvm.check_extension_raw(number.into()) > 0)?;
+        }
         let (given, lost) = self.adapt((*core.model).clone())?;
         if given != *core.model {
             let clock = format!("TSC at {} kHz", given.tsc_khz());
             let what = if lost.is_empty() { clock } else { lost.join(", ") };
             return Err(KvmError::OtherProcessor(what));
         }
-        let make = Engine::prepare(self, core)?;
+        let make = Engine::prepare(self, core, chips)?;
         Ok(match steps {
             true => Box::new(|core| Box::new(Stepping::new(make(core)))),
             false => Box::new(|core| Box::new(make(core))),
@@ -109,10 +128,10 @@ impl Host {
     }
 }
 
-/// Finds out what is missing.
-fn check(has: impl Fn(u32) -> bool) -> Result<(), KvmError> {
+/// Finds out what of `needed` is missing.
+fn check(needed: &[(&str, u32)], has: impl Fn(u32) -> bool) -> Result<(), KvmError> {
     let missing: Vec<&str> =
-        NEEDED.iter().filter(|(_, number)| !has(*number)).map(|(name, _)| *name).collect();
+        needed.iter().filter(|(_, number)| !has(*number)).map(|(name, _)| *name).collect();
     if missing.is_empty() { Ok(()) } else { Err(KvmError::Missing(missing.join(", "))) }
 }
 
@@ -124,12 +143,12 @@ mod tests {
 
     #[test]
     fn what_an_old_kernel_lacks_is_named() {
-        let error = check(|number| number < kvm::KVM_CAP_EXCEPTION_PAYLOAD).unwrap_err();
+        let error = check(&NEEDED, |number| number < kvm::KVM_CAP_EXCEPTION_PAYLOAD).unwrap_err();
         let text = error.to_string();
         assert!(text.contains("Linux 5.14"), "{text}");
         assert!(text.contains("KVM_CAP_X86_MSR_FILTER, KVM_CAP_EXCEPTION_PAYLOAD"), "{text}");
         assert!(!text.contains("KVM_CAP_XSAVE"), "{text}");
-        assert!(check(|_| true).is_ok());
+        assert!(check(&NEEDED, |_| true).is_ok());
     }
 
     #[test]

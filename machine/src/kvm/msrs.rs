@@ -41,13 +41,16 @@ pub(super) fn moved(model: &CpuModel) -> impl Iterator<Item = &'static Moved> {
     MOVED.iter().filter(|register| model.has(register.feature))
 }
 
-/// Two ranges of register numbers, and a bit for each of them that the guest may access without us:
-/// what `model` has of [`MOVED`], and, as they are other state's shadows, EFER and the two bases.
-pub(super) fn direct(model: &CpuModel) -> [(u32, [u8; 0x40]); 2] {
-    let mut ranges = [(0, [0; 0x40]), (0xc000_0000, [0; 0x40])];
+/// Ranges of register numbers, and a bit for each of them that the guest may access without us:
+/// what `model` has of [`MOVED`], as they are other state's shadows, EFER and the two bases, and
+/// those of the local APIC if it is KVM's (the x2APIC's never come to us then).
+pub(super) fn direct(model: &CpuModel, has_apic: bool) -> [(u32, [u8; 0x40]); 3] {
+    let mut ranges = [(0, [0; 0x40]), (TSC_DEADLINE & !0x1ff, [0; 0x40]), (0xc000_0000, [0; 0x40])];
     let shadows = [(EFER, Feature::Syscall), (FS_BASE, Feature::Lm), (GS_BASE, Feature::Lm)];
-    let shadows = shadows.into_iter().filter(|(_, feature)| model.has(*feature));
-    let indices = moved(model).map(|register| register.index).chain(shadows.map(|(n, _)| n));
+    let apic = [(APIC_BASE, Feature::Apic), (TSC_DEADLINE, Feature::TscDeadline)];
+    let apic = apic.into_iter().filter(|_| has_apic);
+    let others = shadows.into_iter().chain(apic).filter(|(_, feature)| model.has(*feature));
+    let indices = moved(model).map(|register| register.index).chain(others.map(|(n, _)| n));
     for index in indices {
         for (base, bits) in &mut ranges {
             if let Some(offset) = index.checked_sub(*base)
@@ -64,18 +67,27 @@ pub(super) fn direct(model: &CpuModel) -> [(u32, [u8; 0x40]); 2] {
 mod tests {
     use super::*;
 
+    fn reached(model: &CpuModel, has_apic: bool) -> Vec<u32> {
+        let ranges = direct(model, has_apic);
+        let bits = ranges.iter().flat_map(|(base, bits)| {
+            (0..512_u32).map(move |n| (base + n, bits[n as usize / 8] >> (n % 8) & 1))
+        });
+        bits.filter_map(|(index, bit)| (bit != 0).then_some(index)).collect()
+    }
+
+    #[test]
+    fn a_local_apic_of_kvms_has_its_registers() {
+        let model = CpuModel::default();
+        let [ours, theirs] = [false, true].map(|has_apic| reached(&model, has_apic));
+        let more: Vec<u32> = theirs.into_iter().filter(|index| !ours.contains(index)).collect();
+        assert_eq!(more, [APIC_BASE, TSC_DEADLINE]);
+    }
+
     #[test]
     fn the_guest_reaches_what_its_processor_works_with_and_nothing_else() {
         let model = CpuModel::by_name("x86-64").expect("a model");
-        let direct: Vec<u32> = direct(&model)
-            .iter()
-            .flat_map(|(base, bits)| {
-                (0..512_u32).map(move |n| (base + n, bits[n as usize / 8] >> (n % 8) & 1))
-            })
-            .filter_map(|(index, bit)| (bit != 0).then_some(index))
-            .collect();
         assert_eq!(
-            direct,
+            reached(&model, false),
             [
                 0x174,
                 0x175,

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::AsRawFd;
 
+use brolga_cpu::vcpu::{cr0, cr4, efer};
 use brolga_mmu::PhysMap;
 use kvm_bindings as kvm;
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
@@ -92,23 +93,46 @@ pub(super) fn set_memory(vm: &VmFd, map: &PhysMap) -> Result<(), KvmError> {
     Ok(())
 }
 
-fn tsc_entry(data: u64) -> io::Result<kvm::Msrs> {
-    let entry = kvm::kvm_msr_entry { index: msrs::TSC, data, ..Default::default() };
+fn entry(index: u32, data: u64) -> io::Result<kvm::Msrs> {
+    let entry = kvm::kvm_msr_entry { index, data, ..Default::default() };
     Ok(kvm::Msrs::from_entries(&[entry]).map_err(|_| io::ErrorKind::OutOfMemory)?)
 }
 
-/// The guest's time-stamp counter.
-pub(super) fn read_tsc(vcpu: &VcpuFd) -> io::Result<u64> {
-    let mut list = tsc_entry(0)?;
+/// A model-specific register of KVM's; 0 if it has none of that number.
+pub(super) fn read_msr(vcpu: &VcpuFd, index: u32) -> io::Result<u64> {
+    let mut list = entry(index, 0)?;
     vcpu.get_msrs(&mut list).map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
     Ok(list.as_slice().first().map_or(0, |entry| entry.data))
 }
 
-/// Sets the guest's time-stamp counter.
-pub(super) fn write_tsc(vcpu: &VcpuFd, ticks: u64) -> io::Result<()> {
-    vcpu.set_msrs(&tsc_entry(ticks)?)
+/// Sets a model-specific register of KVM's, if it takes the value.
+pub(super) fn write_msr(vcpu: &VcpuFd, index: u32, value: u64) -> io::Result<()> {
+    vcpu.set_msrs(&entry(index, value)?)
         .map(drop)
         .map_err(|error| io::Error::from_raw_os_error(error.errno()))
+}
+
+/// KVM_SET_GSI_ROUTING: the messages whose ends are to be told.
+pub(super) fn set_routes(
+    vm: &VmFd,
+    messages: impl Iterator<Item = kvm::kvm_msi>,
+) -> io::Result<()> {
+    let entries: Vec<_> = messages
+        .enumerate()
+        .map(|(gsi, message)| {
+            let mut entry = kvm::kvm_irq_routing_entry {
+                gsi: gsi as u32,
+                type_: kvm::KVM_IRQ_ROUTING_MSI,
+                ..Default::default()
+            };
+            entry.u.msi.address_lo = message.address_lo;
+            entry.u.msi.data = message.data;
+            entry
+        })
+        .collect();
+    let routing =
+        kvm::KvmIrqRouting::from_entries(&entries).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    vm.set_gsi_routing(&routing).map_err(|error| io::Error::from_raw_os_error(error.errno()))
 }
 
 /// A guest without memory, to ask what a guest's processor is like.
@@ -126,16 +150,29 @@ impl Probe {
 
     /// Its time-stamp counter.
     pub(super) fn tsc(&self) -> Result<u64, KvmError> {
-        read_tsc(&self.vcpu).map_err(|error| KvmError::Setup { what: "KVM_GET_MSRS", error })
+        read_msr(&self.vcpu, msrs::TSC)
+            .map_err(|error| KvmError::Setup { what: "KVM_GET_MSRS", error })
     }
 
     /// Whether its time-stamp counter cannot be set.
     pub(super) fn tsc_is_fixed(&self) -> Result<bool, KvmError> {
         let far = 1_000_000_000_000_000;
         let before = self.tsc()?;
-        write_tsc(&self.vcpu, before.wrapping_add(far))
+        write_msr(&self.vcpu, msrs::TSC, before.wrapping_add(far))
             .map_err(|error| KvmError::Setup { what: "KVM_SET_MSRS", error })?;
         Ok(self.tsc()?.wrapping_sub(before) < far / 2)
+    }
+
+    /// Whether a guest with this CPUID, which says so, can have paging of five levels: kvm_pvm says
+    /// so where the host's processor has it, and refuses it.
+    pub(super) fn takes_five_levels(&self, cpuid: &kvm::CpuId) -> Result<bool, KvmError> {
+        self.vcpu.set_cpuid2(cpuid).map_err(failed("KVM_SET_CPUID2"))?;
+        let mut sregs = get_sregs(&self.vcpu)
+            .map_err(|error| KvmError::Setup { what: "KVM_GET_SREGS2", error })?;
+        sregs.cr0 |= cr0::PE | cr0::PG;
+        sregs.cr4 |= cr4::PAE | cr4::LA57;
+        sregs.efer |= efer::LME | efer::LMA;
+        Ok(set_sregs(&self.vcpu, &sregs).is_ok())
     }
 
     /// The frequency of its time-stamp counter.

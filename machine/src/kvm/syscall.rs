@@ -24,7 +24,7 @@ const TARGET: u64 = 0x6000;
 /// Whether SYSCALL at level 3 leads to level 0 under this KVM; `None` if that cannot be tried.
 pub(super) fn reaches_level_0(host: &Host) -> Option<bool> {
     let core = guest(host.adapt(CpuModel::default()).ok()?.0)?;
-    let mut engine = Engine::prepare(host, &core).ok()?(core);
+    let mut engine = Engine::prepare(host, &core, None).ok()?(core);
     let slice = Slice { instructions: 2, time: Duration::from_secs(1) };
     match engine.run_slice(&slice).ok()? {
         Stop::Halted => Some(true),

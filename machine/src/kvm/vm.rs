@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use brolga_cpu::cpuid::CpuModel;
+use brolga_devices::ioapic;
 use brolga_mmu::PhysMap;
 use kvm_bindings as kvm;
 use kvm_ioctls::{Cap, MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, VcpuFd, VmFd};
@@ -19,14 +20,20 @@ const TSS: usize = 0xfeff_c000;
 /// The guest: its memory is the machine's.
 pub(super) struct Vm {
     pub(super) vcpu: VcpuFd,
-    _vm: VmFd,
+    pub(super) vm: VmFd,
     /// The memory that KVM accesses, alive until both above are closed.
     _map: Arc<PhysMap>,
 }
 
 impl Vm {
-    /// A guest with this memory and processor, which must be one that the host can give.
-    pub(super) fn new(host: &Host, map: Arc<PhysMap>, model: &CpuModel) -> Result<Self, KvmError> {
+    /// A guest with this memory and processor, which must be one that the host can give, and with
+    /// a local APIC of KVM's if it `has_apic`.
+    pub(super) fn new(
+        host: &Host,
+        map: Arc<PhysMap>,
+        model: &CpuModel,
+        has_apic: bool,
+    ) -> Result<Self, KvmError> {
         let vm = host.kvm.create_vm().map_err(failed("KVM_CREATE_VM"))?;
         vm.set_identity_map_address(IDENTITY_MAP).map_err(failed("KVM_SET_IDENTITY_MAP_ADDR"))?;
         vm.set_tss_address(TSS).map_err(failed("KVM_SET_TSS_ADDR"))?;
@@ -41,7 +48,11 @@ impl Vm {
             | kvm::KVM_MSR_EXIT_REASON_UNKNOWN
             | kvm::KVM_MSR_EXIT_REASON_FILTER;
         enable(&vm, "KVM_CAP_X86_USER_SPACE_MSR", kvm::KVM_CAP_X86_USER_SPACE_MSR, to_us.into())?;
-        let direct = msrs::direct(model);
+        if has_apic {
+            let pins = ioapic::PINS as u64;
+            enable(&vm, "KVM_CAP_SPLIT_IRQCHIP", kvm::KVM_CAP_SPLIT_IRQCHIP, pins)?;
+        }
+        let direct = msrs::direct(model, has_apic);
         let ranges = direct.each_ref().map(|(base, bits)| MsrFilterRange {
             flags: MsrFilterRangeFlags::READ | MsrFilterRangeFlags::WRITE,
             base: *base,
@@ -56,7 +67,7 @@ impl Vm {
             vcpu.set_tsc_khz(model.tsc_khz()).map_err(failed("KVM_SET_TSC_KHZ"))?;
         }
         vcpu.set_cpuid2(&cpuid::entries(model)?).map_err(failed("KVM_SET_CPUID2"))?;
-        Ok(Self { vcpu, _vm: vm, _map: map })
+        Ok(Self { vcpu, vm, _map: map })
     }
 }
 

@@ -6,7 +6,7 @@ use brolga_cpu::vcpu::gpr;
 use brolga_mmu::{GuestPhys, Width};
 
 use super::*;
-use crate::accel::{AccelKind, Accelerator, EngineSpec};
+use crate::accel::{AccelKind, Accelerator, EngineSpec, Surroundings};
 use crate::clock::ClockKind;
 use crate::firmware::MemoryLayout;
 use crate::machine::{Guest, MachineConfig, OnTripleFault};
@@ -33,7 +33,7 @@ fn compare(other: impl Fn(Core) -> Box<dyn Accelerator>, instructions: u64) -> V
         let config = config(AccelKind::Interp.into());
         match engine {
             0 => Machine::new(config, serial),
-            _ => Machine::with_accelerator(config, serial, |core| Ok(other(core))),
+            _ => Machine::with_accelerator(config, serial, |core, _| Ok(other(core))),
         }
     };
     let limits = Limits { instructions: Some(instructions), deadline: None };
@@ -131,7 +131,10 @@ fn a_shut_down_vcpu_is_a_difference() {
 fn slices_do_not_show() {
     for slice in [1, 2, 3, 1000] {
         let spec: EngineSpec = format!("interp:slice={slice}").parse().expect("an engine");
-        match compare(move |core| spec.build(core, None).expect("an interpreter"), 3_000_000) {
+        match compare(
+            move |core| spec.build(core, Surroundings::default()).expect("an interpreter"),
+            3_000_000,
+        ) {
             Verdict::Same { instructions, .. } => assert_eq!(instructions, 3_000_000),
             Verdict::Different(report) => panic!("slices of {slice}: {report}"),
         }

@@ -1,6 +1,7 @@
-//! KVM against our own vCPU: states that move there and back, single instructions as an
-//! oracle, and ROMs side by side.
+//! KVM against our own vCPU: states that move there and back, those of the local APIC too, single
+//! instructions as an oracle, and ROMs side by side.
 
+pub mod apic;
 pub mod cases;
 pub mod lockstep;
 pub mod state;
@@ -25,6 +26,6 @@ fn core(host: &Host, bytes: u64) -> Result<Core> {
 /// The same under KVM.
 fn engine(host: &Host, bytes: u64) -> Result<Engine> {
     let core = core(host, bytes)?;
-    let make = Engine::prepare(host, &core)?;
+    let make = Engine::prepare(host, &core, None)?;
     Ok(make(core))
 }

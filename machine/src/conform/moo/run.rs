@@ -6,14 +6,13 @@ use std::sync::Arc;
 use anyhow::Result;
 use brolga_cpu::bus::NoDevices;
 use brolga_cpu::core::{Core, Stop};
-use brolga_cpu::cpuid::CpuModel;
 use brolga_cpu::vcpu::{RIP, SegReg, Segment, gpr};
 use brolga_mmu::{GuestPhys, PhysMap, Ram, Width};
 use iced_x86::{Decoder, DecoderOptions, FastFormatter, Instruction};
 
 use super::{Case, Cell, Processor, Reg};
-use crate::accel::{Accelerator, EngineSpec};
-use crate::conform::Failure;
+use crate::accel::{Accelerator, Surroundings};
+use crate::conform::{Failure, Settings};
 
 /// The real-mode address space with the part above 1 MiB that A20 opens.
 const RAM: u64 = 0x11_0000;
@@ -82,13 +81,15 @@ pub struct Bench {
 
 impl Bench {
     /// A machine with empty memory, for cases of `processor`.
-    pub fn new(engine: &EngineSpec, cpu: &CpuModel, processor: Processor) -> Result<Bench> {
+    pub fn new(settings: &Settings, processor: Processor) -> Result<Bench> {
         let mut map = PhysMap::new(Ram::new(RAM)?);
         map.add_ram(GuestPhys(0), RAM)?;
         map.set_a20(processor.has_a20());
         let map = Arc::new(map);
-        let core = Core::new(Arc::new(cpu.clone()), Arc::clone(&map), Box::new(NoDevices));
-        Ok(Bench { engine: engine.build(core, None)?, map, processor })
+        let cpu = Arc::new(settings.cpu.clone());
+        let core = Core::new(cpu, Arc::clone(&map), Box::new(NoDevices));
+        let around = Surroundings { kvm: settings.kvm.as_deref(), chips: None };
+        Ok(Bench { engine: settings.engine.build(core, around)?, map, processor })
     }
 
     /// Why `case` cannot be run here, if so.

@@ -79,10 +79,7 @@ impl Stepping {
         let operand = if untold != 0 { Operand::of(core, &insn) } else { Operand::default() };
         let step = match self.by_kvm(&insn) {
             Ok(step) => step,
-            Err(error) => {
-                tracing::debug!(target: "kvm", "a step fails: {error}");
-                Step::Ours("KVM refuses the state".to_owned())
-            }
+            Err(error) => Step::Ours(format!("KVM refuses the state: {error}")),
         };
         match step {
             Step::Done if insn.mnemonic() == Mnemonic::Cpuid => self.cpuid(before),

@@ -5,6 +5,7 @@ mod events;
 mod fpu;
 mod segments;
 
+use std::fmt::Display;
 use std::io;
 
 use brolga_cpu::core::Core;
@@ -20,8 +21,9 @@ pub(super) use events::Pending;
 /// The index of XCR0 among the extended control registers.
 const XCR0: u32 = 0;
 
-fn host(error: kvm_ioctls::Error) -> io::Error {
-    io::Error::from_raw_os_error(error.errno())
+/// An error of KVM's with the name of what has failed.
+fn named<E: Display>(what: &'static str) -> impl Fn(E) -> io::Error {
+    move |error| io::Error::other(format!("{what}: {error}"))
 }
 
 /// Gives KVM the state. `apic_base` is the local APIC's, `cr8` the task priority.
@@ -33,7 +35,7 @@ pub(super) fn to_kvm(
     cr8: u64,
 ) -> io::Result<()> {
     let sregs = segments::to_kvm(state, apic_base, cr8);
-    sys::set_sregs(vcpu, &sregs)?;
+    sys::set_sregs(vcpu, &sregs).map_err(named("KVM_SET_SREGS2"))?;
     // kvm_pvm knows paging in long mode only, and drops CR0.PG without a word.
     if sregs.cr0 & cr0::PG != 0 && sregs.efer & efer::LMA == 0 {
         let taken = sys::get_sregs(vcpu)?;
@@ -44,43 +46,44 @@ pub(super) fn to_kvm(
     if model.has(Feature::Xsave) {
         let mut xcrs = kvm::kvm_xcrs { nr_xcrs: 1, ..Default::default() };
         xcrs.xcrs[0] = kvm::kvm_xcr { xcr: XCR0, value: state.sys.xcr0, ..Default::default() };
-        vcpu.set_xcrs(&xcrs).map_err(host)?;
+        vcpu.set_xcrs(&xcrs).map_err(named("KVM_SET_XCRS"))?;
     }
-    sys::set_xsave(vcpu, &fpu::to_kvm(state, model))?;
+    sys::set_xsave(vcpu, &fpu::to_kvm(state, model)).map_err(named("KVM_SET_XSAVE"))?;
     set_msrs(vcpu, state, model)?;
     let sys = &state.sys;
     let debug = kvm::kvm_debugregs { db: sys.dr, dr6: sys.dr6, dr7: sys.dr7, ..Default::default() };
-    vcpu.set_debug_regs(&debug).map_err(host)?;
+    vcpu.set_debug_regs(&debug).map_err(named("KVM_SET_DEBUGREGS"))?;
     registers_to_kvm(vcpu, state)?;
     // Nor does it know virtual-8086 mode.
-    if state.v86() && vcpu.get_regs().map_err(host)?.rflags & rflags::VM == 0 {
+    if state.v86() && vcpu.get_regs().map_err(named("KVM_GET_REGS"))?.rflags & rflags::VM == 0 {
         return Err(io::Error::other("KVM does not take virtual-8086 mode"));
     }
     // The last: KVM forgets what is pending when other state is set.
-    vcpu.set_vcpu_events(&events::to_kvm(state)).map_err(host)
+    vcpu.set_vcpu_events(&events::to_kvm(state)).map_err(named("KVM_SET_VCPU_EVENTS"))
 }
 
 /// Gives KVM what instructions change most: general registers, RIP and RFLAGS.
 pub(super) fn registers_to_kvm(vcpu: &VcpuFd, state: &Vcpu) -> io::Result<()> {
-    vcpu.set_regs(&registers(state)).map_err(host)
+    vcpu.set_regs(&registers(state)).map_err(named("KVM_SET_REGS"))
 }
 
 /// Takes the state over. Events that KVM has not delivered yet are returned.
 pub(super) fn from_kvm(vcpu: &VcpuFd, core: &mut Core) -> io::Result<Pending> {
     let model = core.model.clone();
     let state = &mut core.vcpu;
-    take_registers(state, &vcpu.get_regs().map_err(host)?);
+    take_registers(state, &vcpu.get_regs().map_err(named("KVM_GET_REGS"))?);
     segments::from_kvm(state, &sys::get_sregs(vcpu)?);
     if model.has(Feature::Xsave) {
-        let xcrs = vcpu.get_xcrs().map_err(host)?;
+        let xcrs = vcpu.get_xcrs().map_err(named("KVM_GET_XCRS"))?;
         let known = xcrs.xcrs.iter().take(xcrs.nr_xcrs as usize).find(|xcr| xcr.xcr == XCR0);
         state.sys.xcr0 = known.map_or(state.sys.xcr0, |xcr| xcr.value);
     }
-    fpu::from_kvm(state, &model, &vcpu.get_xsave().map_err(host)?);
+    fpu::from_kvm(state, &model, &vcpu.get_xsave().map_err(named("KVM_GET_XSAVE"))?);
     get_msrs(vcpu, state, &model)?;
-    let debug = vcpu.get_debug_regs().map_err(host)?;
+    let debug = vcpu.get_debug_regs().map_err(named("KVM_GET_DEBUGREGS"))?;
     (state.sys.dr, state.sys.dr6, state.sys.dr7) = (debug.db, debug.dr6, debug.dr7);
-    let pending = events::from_kvm(state, &vcpu.get_vcpu_events().map_err(host)?);
+    let pending =
+        events::from_kvm(state, &vcpu.get_vcpu_events().map_err(named("KVM_GET_VCPU_EVENTS"))?);
     core.mode_changed();
     Ok(pending)
 }
@@ -130,7 +133,7 @@ fn set_msrs(vcpu: &VcpuFd, state: &Vcpu, model: &CpuModel) -> io::Result<()> {
         .collect();
     let refused = || io::Error::other("KVM does not take a model-specific register");
     let list = Msrs::from_entries(&entries).map_err(|_| refused())?;
-    let taken = vcpu.set_msrs(&list).map_err(host)?;
+    let taken = vcpu.set_msrs(&list).map_err(named("KVM_SET_MSRS"))?;
     if taken == entries.len() { Ok(()) } else { Err(refused()) }
 }
 
@@ -140,7 +143,7 @@ fn get_msrs(vcpu: &VcpuFd, state: &mut Vcpu, model: &CpuModel) -> io::Result<()>
         .collect();
     let missing = || io::Error::other("KVM does not tell a model-specific register");
     let mut list = Msrs::from_entries(&entries).map_err(|_| missing())?;
-    if vcpu.get_msrs(&mut list).map_err(host)? != entries.len() {
+    if vcpu.get_msrs(&mut list).map_err(named("KVM_GET_MSRS"))? != entries.len() {
         return Err(missing());
     }
     for (register, entry) in msrs::moved(model).zip(list.as_slice()) {

@@ -20,7 +20,7 @@ mod templates;
 mod tests;
 
 use anyhow::{Result, bail};
-use brolga_machine::accel::{AccelKind, EngineSpec};
+use brolga_machine::accel::{AccelKind, EngineSpec, Surroundings};
 
 use execute::Engines;
 use generate::Program;
@@ -44,7 +44,8 @@ pub fn default_engines() -> [[EngineSpec; 2]; 2] {
 /// Runs the programs of some seeds on all host cores; the first difference is the error, with the
 /// smallest program found that shows it. The second engine gets its budgets in random pieces.
 pub fn run(cases: Cases, engines: &[EngineSpec; 2]) -> Result<()> {
-    let [first, second] = engines.each_ref().map(|spec| move |core| Ok(spec.build(core, None)?));
+    let [first, second] =
+        engines.each_ref().map(|spec| move |core| Ok(spec.build(core, Surroundings::default())?));
     let [name, other] = engines;
     super::each(cases, PROGRESS, |seed| match find_difference([&first, &second], seed)? {
         Some(difference) => bail!("{name} and {other} differ\n{difference}"),
