@@ -234,6 +234,11 @@ impl EngineSpec {
         Ok(())
     }
 
+    /// Whether it counts instructions, as virtual time needs it.
+    pub fn counts(&self) -> bool {
+        self.kind != AccelKind::Kvm || self.steps
+    }
+
     /// The engine in the form that counts instructions: KVM does so in single steps only.
     #[must_use]
     pub fn counting(self) -> Self {

@@ -8,9 +8,7 @@ use brolga_cpu::core::Core;
 use brolga_cpu::cpuid::{CRYSTAL_HZ, CpuModel};
 use brolga_mmu::{MapError, PhysMap, Ram, RamError};
 
-use crate::accel::{
-    AccelKind, Accelerator, Change, EngineError, EngineSpec, KvmError, KvmHost, Surroundings,
-};
+use crate::accel::{Accelerator, Change, EngineError, EngineSpec, KvmError, KvmHost, Surroundings};
 use crate::board::{BoardBus, BoardConfig, Chipset, Stopwatch, lock};
 use crate::clock::{Clock, ClockKind};
 use crate::debug::DebugState;
@@ -135,8 +133,7 @@ impl Machine {
     /// A machine at power-on, with its guest loaded.
     pub fn new(config: MachineConfig, serial: Serial) -> Result<Self, BuildError> {
         let (spec, kvm) = (config.accel.clone(), config.kvm.clone());
-        let counts = spec.kind != AccelKind::Kvm || spec.steps;
-        if !counts && config.clock == ClockKind::Virtual {
+        if !spec.counts() && config.clock == ClockKind::Virtual {
             return Err(EngineError::from(KvmError::VirtualClock).into());
         }
         Self::with_accelerator(config, serial, |core, chips| {

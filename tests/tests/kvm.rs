@@ -27,6 +27,7 @@ mod kvm {
     use brolga_tests::vmm::{Boot, Vmm};
     use brolga_tests::{binary, exit};
     use libtest_mimic::Trial;
+    use serde_json::Value;
 
     /// KVM may be an emulator itself, of some million instructions a second.
     const LIMIT: Duration = Duration::from_secs(120);
@@ -53,6 +54,12 @@ mod kvm {
             trial("lockstep_on_roms", lockstep_on_roms),
             trial("lockstep_is_a_command", lockstep_is_a_command),
             trial("conform_goes_in_single_steps", conform_goes_in_single_steps),
+            trial("conform_runs_roms", || conform_runs_roms("kvm")),
+            trial("conform_runs_roms_on_kvms_apic", || {
+                conform_runs_roms("kvm:kernel-irqchip=split")
+            }),
+            trial("conform_leaves_times_out", conform_leaves_times_out),
+            trial("compare_on_kvms_apic", compare_on_kvms_apic),
             trial("debian_changes_accelerator", || debian_changes_accelerator("")),
             trial("debian_changes_apic", || debian_changes_accelerator(",kernel-irqchip=split")),
         ]
@@ -248,11 +255,52 @@ mod kvm {
 
     fn conform_goes_in_single_steps() -> Result<()> {
         require()?;
-        let mut command = Command::new(binary::brolga()?);
-        command.args(["conform", "--accel", "kvm", "tasks"]);
-        let finished = process::run(&mut command, LIMIT)?;
+        let finished = conform("kvm:step", &["tasks"])?;
         let passed = finished.code()? == 0 && finished.stdout.contains("engine kvm:step");
         ensure!(passed, "{finished:?}");
+        Ok(())
+    }
+
+    /// ROMs that this project's KVM executes without a mistake, from beginning to end.
+    fn conform_runs_roms(accel: &str) -> Result<()> {
+        require()?;
+        let finished = conform(accel, &["virtual86", "arithmetic", "shifts", "strings"])?;
+        ensure!(finished.code()? == 0, "{finished:?}");
+        ensure!(finished.stdout.contains(&format!("engine {accel}")), "{finished:?}");
+        Ok(())
+    }
+
+    /// What follows the host's clock says nothing of ours.
+    fn conform_leaves_times_out() -> Result<()> {
+        require()?;
+        let finished = conform("kvm", &["timing"])?;
+        let skipped = finished.stdout.contains("it compares times");
+        ensure!(finished.code()? == 0 && skipped, "{finished:?}");
+        Ok(())
+    }
+
+    fn conform(accel: &str, what: &[&str]) -> Result<Finished> {
+        let mut command = Command::new(binary::brolga()?);
+        command.args(["conform", "--accel", accel]).args(what);
+        process::run(&mut command, LIMIT)
+    }
+
+    /// The rows of `brolga compare` whose interrupts never leave KVM: no timer is forgotten when the
+    /// local APIC moves.
+    fn compare_on_kvms_apic() -> Result<()> {
+        require()?;
+        let engine = "kvm:kernel-irqchip=split";
+        let mut command = Command::new(binary::brolga()?);
+        command.args(["compare", "--engines", engine, "--rounds", "2", "--json"]);
+        let finished = process::run(&mut command, LIMIT)?;
+        let report: Value = serde_json::from_str(&finished.stdout)?;
+        let problem = &report["engines"][0]["problem"];
+        ensure!(problem.is_null(), "{problem}");
+        for name in ["self-ipi", "timer", "hlt"] {
+            let rows = report["rows"].as_array().context("no rows")?;
+            let row = rows.iter().find(|row| row["name"] == name).context("a row is missing")?;
+            ensure!(row["cells"][0]["time"]["median_ns"].is_number(), "{row}");
+        }
         Ok(())
     }
 

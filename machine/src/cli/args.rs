@@ -8,7 +8,7 @@ use brolga_gdb::Address;
 use clap::{Args, Parser, Subcommand};
 
 use super::size::parse_size;
-use crate::accel::{AccelKind, AccelPlan, EngineSpec};
+use crate::accel::{AccelPlan, EngineSpec};
 use crate::clock::ClockKind;
 use crate::compare::clock::By;
 use crate::compare::print::Unit;
@@ -273,9 +273,11 @@ pub(super) struct ConformArguments {
     #[arg(long)]
     pub(super) list: bool,
 
-    /// What executes the guest's code [default: jit where there is a translator for the host]
-    #[arg(long, value_enum, value_name = "ENGINE")]
-    pub(super) accel: Option<AccelKind>,
+    /// What executes the guest's code: interp, jit, or kvm, with settings as in jit:cache=1048576;
+    /// kvm:step executes each instruction by itself, in virtual time [default: jit where there is a
+    /// translator for the host]
+    #[arg(long, value_name = "ENGINE")]
+    pub(super) accel: Option<EngineSpec>,
 
     /// Executions after which code is translated; 1 translates everything at once [default: 2000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]

@@ -113,12 +113,11 @@ fn run_on(engine: EngineSpec, inputs: &[Input], arguments: &ConformArguments) ->
     Ok(report)
 }
 
-/// One engine; its threads would only take time from other jobs. Tests are limited by instructions.
+/// One engine; its threads would only take time from other jobs.
 fn engine(arguments: &ConformArguments) -> EngineSpec {
-    let kind = arguments.accel.unwrap_or(AccelKind::of_this_host());
-    let default = JitConfig::default();
-    let threshold = arguments.jit_threshold.unwrap_or(default.threshold);
-    EngineSpec { jit: JitConfig { threshold, ..default }, ..EngineSpec::from(kind) }.counting()
+    let spec = arguments.accel.clone().unwrap_or(AccelKind::of_this_host().into());
+    let threshold = arguments.jit_threshold.unwrap_or(spec.jit.threshold);
+    EngineSpec { jit: JitConfig { threshold, ..spec.jit }, ..spec }
 }
 
 fn reporting(arguments: &ConformArguments) -> Result<Reporting> {

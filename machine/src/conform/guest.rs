@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use brolga_mmu::GuestPhys;
@@ -17,8 +17,10 @@ use crate::machine::{Guest, Machine, MachineConfig, OnTripleFault};
 use crate::run::Limits;
 use crate::serial::Serial;
 
-/// How often it is looked whether a guest that goes on for ever has said its last word.
+/// How often it is looked whether a guest that goes on for ever has said its last word: in
+/// instructions, or in time under an engine that does not count them.
 const LOOK: u64 = 1 << 20;
+const LOOK_TIME: Duration = Duration::from_millis(100);
 /// The codes of progress that a failure shows.
 const LAST_CODES: usize = 8;
 
@@ -50,7 +52,8 @@ pub(super) struct Ended {
     serial: Kept,
 }
 
-/// Runs `guest` until it ends, a limit is reached, or `is_done` says so.
+/// Runs `guest` until it ends, a limit is reached, or `is_done` says so. Of an engine that does not
+/// count instructions, only time is limited.
 pub(super) fn execute(
     guest: Guest,
     taps: Vec<u16>,
@@ -58,12 +61,13 @@ pub(super) fn execute(
     is_done: impl Fn(&Machine) -> bool,
 ) -> Result<Ended> {
     let serial = Kept::default();
+    let counts = settings.engine.counts();
     let config = MachineConfig {
         memory: MemoryLayout::new(settings.memory)?,
         cpu: settings.cpu.clone(),
         accel: settings.engine.clone(),
         kvm: settings.kvm.clone(),
-        clock: ClockKind::Virtual,
+        clock: if counts { ClockKind::Virtual } else { ClockKind::Host },
         guest,
         on_triple_fault: OnTripleFault::Stop,
         stop_text: None,
@@ -72,9 +76,22 @@ pub(super) fn execute(
     let mut machine = Machine::new(config, Serial::to(serial.clone()))?;
     let deadline = Instant::now().checked_add(settings.timeout);
     loop {
-        let instructions = (machine.retired() + LOOK).min(settings.instructions);
-        let end = machine.run(&Limits { deadline, instructions: Some(instructions) });
-        let goes_on = matches!(end, End::InstructionLimit) && instructions < settings.instructions;
+        let limits = if counts {
+            let instructions = (machine.retired() + LOOK).min(settings.instructions);
+            Limits { deadline, instructions: Some(instructions) }
+        } else {
+            let look = Instant::now() + LOOK_TIME;
+            Limits {
+                deadline: Some(deadline.map_or(look, |end| end.min(look))),
+                instructions: None,
+            }
+        };
+        let end = machine.run(&limits);
+        let goes_on = match end {
+            End::InstructionLimit => limits.instructions < Some(settings.instructions),
+            End::Timeout => deadline.is_none_or(|end| Instant::now() < end),
+            _ => false,
+        };
         if !goes_on || is_done(&machine) {
             return Ok(Ended { machine, end, serial });
         }

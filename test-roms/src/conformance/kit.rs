@@ -82,7 +82,7 @@ pub(super) fn rom(
     let (mut rom, main) = (rom, main.address_of("main"));
     let real = rom.section(Mode::Bits16, 0, |a| enter(a, main))?;
     let image = rom.finish(real.address_of("real") as u16);
-    Ok(Rom { name, about, needs: needs.to_vec(), image, checks })
+    Ok(Rom { name, about, needs: needs.to_vec(), in_virtual_time: false, image, checks })
 }
 
 /// Writes handlers and checks, with labels where `placed` says.

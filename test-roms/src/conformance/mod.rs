@@ -40,6 +40,8 @@ pub struct Rom {
     pub about: &'static str,
     /// What a processor must have for it to run.
     pub needs: Vec<Feature>,
+    /// It compares times, which a guest that follows the host's clock does not keep to.
+    pub in_virtual_time: bool,
     /// The image, which ends at 4 GiB.
     pub image: Vec<u8>,
     /// Its checks, in the order of their numbers.

@@ -46,7 +46,7 @@ pub(super) fn rom() -> Emit<Rom> {
         needs: &[APIC, ARAT, INVARIANT_TSC, TSC_DEADLINE, X2APIC],
         five_levels: false,
     };
-    kit::rom(about, |a| {
+    let rom = kit::rom(about, |a| {
         emit!(a;
             mov(r8d, LAPIC);
             mov(r9d, IOAPIC);
@@ -61,7 +61,8 @@ pub(super) fn rom() -> Emit<Rom> {
         counters(a)?;
         by_apics(a)?;
         deadline(a)
-    })
+    })?;
+    Ok(Rom { in_virtual_time: true, ..rom })
 }
 
 /// Reports a value, as `expected` if it is between `least` and `most`.

@@ -89,7 +89,8 @@ impl Bench {
         let cpu = Arc::new(settings.cpu.clone());
         let core = Core::new(cpu, Arc::clone(&map), Box::new(NoDevices));
         let around = Surroundings { kvm: settings.kvm.as_deref(), chips: None };
-        Ok(Bench { engine: settings.engine.build(core, around)?, map, processor })
+        let engine = settings.engine.clone().counting();
+        Ok(Bench { engine: engine.build(core, around)?, map, processor })
     }
 
     /// Why `case` cannot be run here, if so.

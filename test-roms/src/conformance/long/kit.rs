@@ -142,7 +142,7 @@ pub(in crate::conformance) fn rom(
     })?;
     let image = rom.finish(real.address_of("real") as u16);
     let needs = [&[LONG_MODE], about.needs].concat();
-    Ok(Rom { name: about.name, about: about.about, needs, image, checks })
+    Ok(Rom { name: about.name, about: about.about, needs, in_virtual_time: false, image, checks })
 }
 
 /// Writes handlers and checks, with labels where `placed` says.
