@@ -53,8 +53,14 @@ pub(super) fn from_kvm(state: &mut Vcpu, from: &kvm::kvm_sregs2) {
         sys.pdptes = sregs.pdptrs;
     }
     state.cpl = privilege(state, ss_dpl);
+    let long = state.sys.efer & efer::LMA != 0;
     // In real and virtual-8086 mode, DPL and privilege level are unrelated.
     let ss = &mut state.segs[SegReg::Ss as usize];
+    if long && ss.selector & !3 == 0 {
+        // KVM's emulator loads a data segment when it loads null, which is for 64-bit code only.
+        ss.limit = 0;
+        ss.attr |= attr::UNUSABLE;
+    }
     if ss.has(attr::UNUSABLE) {
         ss.attr = attr::UNUSABLE | u32::from(ss_dpl) << 5;
     }
@@ -108,4 +114,36 @@ fn take(segment: &mut Segment, from: &kvm::kvm_segment) {
     let attr = if unusable { attr::UNUSABLE | attributes & (3 << 5) } else { attributes };
     let limit = if unusable { 0 } else { from.limit };
     *segment = Segment { selector: from.selector, attr, limit, base: from.base };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_null_stack_segment_of_64_bit_code_is_unusable() {
+        let data = kvm::kvm_segment {
+            type_: 3,
+            present: 1,
+            s: 1,
+            dpl: 2,
+            db: 1,
+            g: 1,
+            ..Default::default()
+        };
+        let loaded = kvm::kvm_segment { selector: 2, limit: 0xfff, ..data };
+        let long = kvm::kvm_sregs2 {
+            cr0: cr0::PE | cr0::PG,
+            efer: efer::LMA,
+            ss: loaded,
+            ..Default::default()
+        };
+        let mut state = Vcpu::new(0);
+        from_kvm(&mut state, &long);
+        let ss = state.seg(SegReg::Ss);
+        assert_eq!((ss.selector, ss.limit, ss.attr), (2, 0, attr::UNUSABLE | 2 << 5));
+        assert_eq!(state.cpl, 2);
+        from_kvm(&mut state, &kvm::kvm_sregs2 { efer: 0, ..long });
+        assert!(!state.seg(SegReg::Ss).has(attr::UNUSABLE), "KVM knows what the guest has loaded");
+    }
 }
