@@ -186,6 +186,21 @@ fn a_read_across_pages_whose_second_page_is_missing_is_left_to_the_interpreter()
 }
 
 #[test]
+fn a_read_across_pages_that_the_tlb_knows_does_not_walk_again() {
+    const TABLE: u64 = TABLES + 0x3000;
+    let mut b = Bench::long();
+    b.put(TABLES + 0x2010, 8, TABLE | 7);
+    b.put(TABLE, 8, 0x4000 | 7);
+    b.put(TABLE + 8, 8, 0x5000 | 7);
+    b.put(0x4ffe, 4, 0x4433_2211);
+    let found = translated_access(&mut b, 0x40_0ffe, 4, None);
+    assert_eq!((found.0 != 0, found.1), (true, 0x4433_2211));
+    // The guest has not invalidated this page, and the interpreter too finds it where it was.
+    b.put(TABLE + 8, 8, 0);
+    assert_eq!(translated_access(&mut b, 0x40_0ffe, 4, None), found);
+}
+
+#[test]
 fn a_site_finds_its_page_by_the_slow_path_and_misses_soon_when_it_changes() {
     let mut b = Bench::protected();
     b.core().mem.tlb.empty_site(3);

@@ -298,8 +298,14 @@ impl Core {
         let mut gathered = [0; GATHERED];
         let (low, high) = gathered[..size as usize].split_at_mut(split);
         for (from, part) in [(at, low), (second, high)] {
-            self.host_after_fill(from, part.len() as u64, false)?;
-            let host = self.host_read(from, part.len() as u64)?;
+            let len = part.len() as u64;
+            let host = match self.host_read(from, len) {
+                Some(host) => host,
+                None => {
+                    self.host_after_fill(from, len, false)?;
+                    self.host_read(from, len)?
+                }
+            };
             for (n, byte) in part.iter_mut().enumerate() {
                 *byte = Core::read_host(host.wrapping_add(n as u64), Width::W8) as u8;
             }
