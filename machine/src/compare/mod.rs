@@ -30,7 +30,12 @@ use clock::By;
 /// The engines that are compared if nothing is said.
 pub const ENGINES: [&str; 3] = ["interp", "jit", "kvm"];
 /// The engine that stands for hardware virtualization.
-pub const KVM: &str = "kvm";
+const KVM: &str = "kvm";
+
+/// Whether an engine of this name is KVM, in some form.
+fn is_kvm(name: &str) -> bool {
+    name.split(':').next() == Some(KVM)
+}
 
 /// An engine, or why this program has none of that name.
 #[derive(Clone, Debug)]

@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 use clap::ValueEnum;
 use comfy_table::{CellAlignment, Table, TableStyle, presets};
 
-use super::KVM;
+use super::is_kvm;
 use super::measure::Counts;
 use super::report::{Cell, Report, SHORTEST, Time};
 
@@ -107,8 +107,10 @@ pub fn remarks(report: &Report) -> Vec<String> {
         if report.by.waits() { "Host time" } else { "Processor time of the vCPU's thread" },
         report.rounds
     )];
-    // Of KVM there is more to say, below.
-    for engine in report.engines.iter().filter(|engine| engine.name != KVM) {
+    // Of the first KVM there is more to say, below.
+    let kvm = report.engines.iter().position(|engine| is_kvm(&engine.name));
+    let others = report.engines.iter().enumerate().filter(|(at, _)| Some(*at) != kvm);
+    for (_, engine) in others {
         if let Some(problem) = &engine.problem {
             lines.push(format!("No figures by {}: {problem}.", engine.name));
         }

@@ -6,7 +6,7 @@ use super::clock::By;
 use super::host::Host;
 use super::measure::{Counts, Outcome, Problem};
 use super::watch::Failure;
-use super::{KVM, RowInfo, Settings, Subject};
+use super::{RowInfo, Settings, Subject, is_kvm};
 use brolga_test_roms::nanobench::{EMPTY, EMPTY_AT_LEVEL_3};
 
 /// Counts below this are not told: one in a hundred operations.
@@ -301,16 +301,18 @@ fn geometric(values: impl Iterator<Item = f64>) -> Option<f64> {
 /// KVM where it is what its name says, otherwise the fastest engine there is.
 fn reference(names: &[String], means: &[Option<f64>], kvm: KvmKind) -> (Option<usize>, String) {
     let there = means.iter().enumerate().filter_map(|(engine, mean)| Some((engine, (*mean)?)));
-    let kvm_at = names.iter().position(|name| name == KVM).filter(|&at| means[at].is_some());
+    let kvm_at = (0..names.len()).find(|&at| is_kvm(&names[at]) && means[at].is_some());
+    let to_kvm = |at: usize| (Some(at), format!("Ratios are to {}.", names[at]));
     if let (Some(at), KvmKind::Hardware) = (kvm_at, kvm) {
-        return (Some(at), "Ratios are to kvm.".to_owned());
+        return to_kvm(at);
     }
-    let candidates = there.filter(|(engine, _)| Some(*engine) != kvm_at);
+    let candidates = there.filter(|(engine, _)| !is_kvm(&names[*engine]));
     let fastest = candidates.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(engine, _)| engine);
-    let Some(fastest) = fastest.or(kvm_at) else { return (None, String::new()) };
+    let Some(fastest) = fastest else {
+        return kvm_at.map_or((None, String::new()), to_kvm);
+    };
     let name = &names[fastest];
     let why = match kvm {
-        _ if Some(fastest) == kvm_at => return (kvm_at, "Ratios are to kvm.".to_owned()),
         KvmKind::NotAsked => "the fastest of these on the whole",
         KvmKind::Missing => "the fastest on the whole, as there is no KVM to compare with",
         _ => "the fastest of the others on the whole, as KVM here is no measure of hardware",
@@ -319,7 +321,7 @@ fn reference(names: &[String], means: &[Option<f64>], kvm: KvmKind) -> (Option<u
 }
 
 fn kvm(names: &[String], outcomes: &[Outcome], host: &Host, rows: &[Row]) -> Kvm {
-    let Some(at) = names.iter().position(|name| name == KVM) else {
+    let Some(at) = names.iter().position(|name| is_kvm(name)) else {
         return Kvm { kind: KvmKind::NotAsked, words: String::new() };
     };
     let mut kvm = what_kvm_is(at, outcomes, host, rows);

@@ -143,6 +143,26 @@ fn host() -> Host {
     }
 }
 
+/// With two forms of KVM, and nothing else or the interpreter.
+#[test]
+fn other_forms_of_kvm_are_kvm() {
+    let mut subject = Subject::nanobench();
+    subject.rows.truncate(4);
+    let failure = Failure::Exception(6);
+    let ran = |loops, times: &[f64]| outcome(loops, times, failure);
+    let slow = || ran([8.0, 8.0], &[48.0, 48.0]);
+    let forms = ["kvm:kernel-irqchip=split", "kvm", "interp"];
+    for (loops, kind, reference) in
+        [([40.0, 0.5], KvmKind::Emulating, 2), ([0.5, 0.5], KvmKind::Hardware, 0)]
+    {
+        let outcomes = [ran(loops, &[2.5, 2.5]), ran(loops, &[3.5, 3.5]), slow()];
+        let report = Report::new(&subject, &settings(&forms), host(), &outcomes);
+        assert_eq!((report.kvm.kind, report.reference), (kind, Some(reference)));
+        let alone = Report::new(&subject, &settings(&forms[..2]), host(), &outcomes[..2]);
+        assert_eq!(alone.reference_is, "Ratios are to kvm:kernel-irqchip=split.");
+    }
+}
+
 fn report(kvm: Outcome) -> Report {
     let mut subject = Subject::nanobench();
     subject.rows.truncate(4);
