@@ -207,6 +207,7 @@ impl EngineSpec {
         if self.kind == AccelKind::Kvm && matches!(name, "step" | "kernel-irqchip") {
             match setting {
                 "step" => self.steps = true,
+                _ if name == "step" => return Err("step takes no value".into()),
                 _ => self.kernel_irqchip = is_split(value)?,
             }
             return match self.steps && self.kernel_irqchip {

@@ -278,7 +278,9 @@ impl Engine {
         }
         if let Some(apic) = &mut self.apic {
             let sent = apic.send(&self.vm)?;
-            self.counts.add("injected: message", sent);
+            if sent > 0 {
+                self.counts.add("injected: message", sent);
+            }
         }
         let run = self.vm.vcpu.get_kvm_run();
         run.request_interrupt_window = core.lines.intr.into();

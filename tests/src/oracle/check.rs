@@ -119,7 +119,8 @@ fn differences(family: &Family, case: &Generated, expected: &Ending, got: &Endin
     };
     let before = fields(&case.state);
     for (n, (host, ours)) in fields(&expected.state).iter().zip(fields(&got.state)).enumerate() {
-        if *host != ours {
+        let near = host.0.starts_with("ST") && host.1.abs_diff(ours.1) <= 1;
+        if *host != ours && (family.exact || !near) {
             let _ = write!(
                 text,
                 "\n    {}: before {:x}, host {:x}, ours {:x}",

@@ -6,6 +6,7 @@ use super::state::Mode;
 use crate::operands::codes;
 
 /// A family of instructions.
+#[derive(Clone, Copy)]
 pub struct Family {
     /// Its name.
     pub name: &'static str,
@@ -13,17 +14,26 @@ pub struct Family {
     pub mnemonics: &'static [Mnemonic],
     /// It works on x87, MMX, SSE or AVX state.
     pub vector: bool,
+    /// Its x87 results are the same to the last bit. They are not if they were captured, and are
+    /// those of transcendental instructions: ours are the host's then, or our twin's.
+    pub exact: bool,
 }
 
 const fn integer(name: &'static str, mnemonics: &'static [Mnemonic]) -> Family {
-    Family { name, mnemonics, vector: false }
+    Family { name, mnemonics, vector: false, exact: true }
 }
 
 const fn vector(name: &'static str, mnemonics: &'static [Mnemonic]) -> Family {
-    Family { name, mnemonics, vector: true }
+    Family { name, mnemonics, vector: true, exact: true }
 }
 
 impl Family {
+    /// The family, if its results were captured from another processor.
+    #[must_use]
+    pub fn captured(self) -> Family {
+        Family { exact: self.name != "x87_transcendental", ..self }
+    }
+
     /// Whether code of this mode has any of it.
     pub fn exists(&self, mode: Mode) -> bool {
         !codes(self.mnemonics, mode.bits()).is_empty()

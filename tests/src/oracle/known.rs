@@ -23,6 +23,8 @@ pub enum Hides {
     Comparison,
     /// The pointers to the last x87 instruction and its operand, and its opcode.
     Pointers,
+    /// The vector registers.
+    Vectors,
 }
 
 /// C1 in the status word.
@@ -48,6 +50,7 @@ impl Hides {
             Hides::X87 => name.starts_with("ST") || name == "FSW" || name == "tags",
             Hides::Pointers => matches!(name, "FOP" | "FIP" | "FDP"),
             Hides::Comparison => name == "flags",
+            Hides::Vectors => name.starts_with("XMM") || name.starts_with("YMM"),
             Hides::Everything | Hides::C1 => false,
         }
     }
@@ -68,6 +71,14 @@ const KNOWN: &[Known] = &[
     (no_exception_is_pending, Hides::Pointers),
     (refused_comparison, Hides::Comparison),
     (conversion_from_memory_with_an_exception_pending, Hides::Everything),
+    (refused_store_beyond_memory, Hides::Everything),
+    (repeated_comparison_that_faults, Hides::Comparison),
+    (sum_of_products_that_is_no_number, Hides::Vectors),
+    (mmx_store_that_faults, Hides::X87),
+    (gather_that_faults, Hides::Vectors),
+    (half_precision_store_that_faults, Hides::Everything),
+    (ten_bytes_that_fault, Hides::Everything),
+    (bound_beyond_memory, Hides::Everything),
 ];
 
 /// What is not to be compared in `case`, after what the host made of it.
@@ -92,9 +103,11 @@ pub fn hidden_memory(case: &Generated) -> Vec<Range<usize>> {
 }
 
 /// Whether two exceptions are the same. SDM vol. 3, 4.7: CR2 has the address that caused a page fault;
-/// which one that is of an operand of many parts is the processor's choice.
+/// which one that is of an operand of many parts is the processor's choice: Intel's tell the first
+/// element of a masked store that is missing, AMD's and ours the operand's first missing byte.
 pub fn same_exception(case: &Generated, host: Option<Raised>, ours: Option<Raised>) -> bool {
     use Mnemonic::{Fldenv, Fnsave, Fnstenv, Frstor, Fxrstor, Fxrstor64, Fxsave, Fxsave64};
+    use Mnemonic::{Vmaskmovpd, Vmaskmovps, Vpmaskmovd, Vpmaskmovq};
     // No operand lies in more than two pages; both may be missing.
     let first_page = case.address().unwrap_or(0) & !0xfff;
     let operand = |raised: Raised| match raised.address.wrapping_sub(first_page) {
@@ -102,7 +115,8 @@ pub fn same_exception(case: &Generated, host: Option<Raised>, ours: Option<Raise
         _ => raised,
     };
     match case.instruction.mnemonic() {
-        Fldenv | Fnsave | Fnstenv | Frstor | Fxrstor | Fxrstor64 | Fxsave | Fxsave64 => {
+        Fldenv | Fnsave | Fnstenv | Frstor | Fxrstor | Fxrstor64 | Fxsave | Fxsave64
+        | Vmaskmovpd | Vmaskmovps | Vpmaskmovd | Vpmaskmovq => {
             host.map(operand) == ours.map(operand)
         }
         _ => host == ours,
@@ -198,6 +212,87 @@ fn refused_comparison(case: &Generated, host: &Ending) -> bool {
 fn conversion_from_memory_with_an_exception_pending(case: &Generated, host: &Ending) -> bool {
     let pending = case.state.fx[2] & !case.state.fx[0] & 0x3f != 0;
     pending && conversion_from_memory(case, host)
+}
+
+/// SDM vol. 1, 8.5.1: a store that an unmasked invalid operation refuses. Intel processors do not look
+/// at the memory then; AMD ones do, and ours.
+fn refused_store_beyond_memory(case: &Generated, host: &Ending) -> bool {
+    use Mnemonic::{Fbstp, Fist, Fistp, Fisttp, Fst, Fstp};
+    const LONGEST: u64 = 10;
+    let store = matches!(case.instruction.mnemonic(), Fbstp | Fist | Fistp | Fisttp | Fst | Fstp);
+    let refused = host.raised.is_none() && (host.state.fx[2] & !case.state.fx[2]) & ES != 0;
+    let end = SCRATCH + SCRATCH_LEN as u64 - LONGEST;
+    store && refused && case.address().is_some_and(|at| !(SCRATCH..end).contains(&at))
+}
+
+/// SDM vol. 2, REP: a string instruction that faults can be resumed; what flags it leaves then is not
+/// said. Intel processors leave those from before, AMD ones and ours those of the last comparison.
+fn repeated_comparison_that_faults(case: &Generated, host: &Ending) -> bool {
+    let i = &case.instruction;
+    let repeats = i.has_rep_prefix() || i.has_repne_prefix();
+    i.is_string_instruction() && repeats && host.raised.is_some()
+}
+
+/// SDM vol. 2, DPPS and DPPD: which NaN of several a sum of products is depends on the order of the
+/// additions, and on which operand is the first. Intel processors and AMD ones differ; ours are as
+/// AMD's.
+fn sum_of_products_that_is_no_number(case: &Generated, host: &Ending) -> bool {
+    use Mnemonic::{Dppd, Dpps, Vdppd, Vdpps};
+    const XMM: usize = 160;
+    let i = &case.instruction;
+    let is_sum = matches!(i.mnemonic(), Dppd | Dpps | Vdppd | Vdpps);
+    if !is_sum || !i.op0_register().is_vector_register() {
+        return false;
+    }
+    let n = i.op0_register().number();
+    let low = &host.state.fx[XMM + 16 * n..][..16];
+    let halves = [low.to_vec(), host.state.ymm_high[n].to_le_bytes().to_vec()].concat();
+    let is_nan = |bytes: &[u8]| match *bytes {
+        [a, b, c, d] => f32::from_le_bytes([a, b, c, d]).is_nan(),
+        _ => bytes.try_into().is_ok_and(|bytes| f64::from_le_bytes(bytes).is_nan()),
+    };
+    let width = if matches!(i.mnemonic(), Dppd | Vdppd) { 8 } else { 4 };
+    halves.chunks(width).any(is_nan)
+}
+
+/// As [`conversion_that_faults`]: Intel processors have switched to MMX operation when the store from
+/// an MMX register faults, AMD ones and ours have not.
+fn mmx_store_that_faults(case: &Generated, host: &Ending) -> bool {
+    let i = &case.instruction;
+    let from_mmx = i.op_count() > 1 && i.op1_kind() == OpKind::Register && i.op1_register().is_mm();
+    from_mmx && i.op0_kind() == OpKind::Memory && host.raised.is_some()
+}
+
+/// SDM vol. 2, VGATHER: after a fault, elements to the right of the one that faults are done. Intel
+/// processors have made every element of the mask all ones or zeros by then, and the upper halves of
+/// both registers zero, AMD ones and ours not.
+fn gather_that_faults(case: &Generated, host: &Ending) -> bool {
+    case.instruction.is_vsib() && host.raised.is_some()
+}
+
+/// VCVTPS2PH to a missing page: Intel processors have converted by then, and have set MXCSR's flags
+/// or raised #XM; AMD ones and ours look at the memory first. SDM vol. 3, 6.9 says of neither.
+fn half_precision_store_that_faults(case: &Generated, host: &Ending) -> bool {
+    let i = &case.instruction;
+    let stores = i.mnemonic() == Mnemonic::Vcvtps2ph && i.op0_kind() == OpKind::Memory;
+    stores && host.raised.is_some()
+}
+
+/// FBSTP, or FSTP of ten bytes, across the end of a page before a missing one: Intel processors have
+/// written what lies in the first, AMD ones and ours nothing.
+fn ten_bytes_that_fault(case: &Generated, host: &Ending) -> bool {
+    let stores = matches!(case.instruction.code(), Code::Fbstp_m80bcd | Code::Fstp_m80fp);
+    stores && host.raised.is_some()
+}
+
+/// SDM vol. 2, BOUND: Intel processors raise #BR for the lower bound before they read the upper one,
+/// which may be missing; AMD ones and ours read both.
+fn bound_beyond_memory(case: &Generated, host: &Ending) -> bool {
+    const BR: u8 = 5;
+    let end = SCRATCH + SCRATCH_LEN as u64 - 8;
+    let crosses = case.address().is_some_and(|at| !(SCRATCH..=end).contains(&at));
+    let below = host.raised.is_some_and(|raised| raised.vector == BR);
+    case.instruction.mnemonic() == Mnemonic::Bound && below && crosses
 }
 
 /// SDM vol. 3, 6.5: a POPAD that faults may have modified general registers. AMD processors do, ours

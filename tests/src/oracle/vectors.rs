@@ -57,6 +57,7 @@ pub fn replay(family: &Family) -> Result<()> {
     GzDecoder::new(packed).read_to_string(&mut text)?;
     let by_name: BTreeMap<String, Code> =
         Code::values().map(|code| (format!("{code:?}"), code)).collect();
+    let family = &family.captured();
     let mut engines = Engines::new()?;
     let (mut bad, mut total) = (Vec::new(), 0);
     for line in text.lines() {

@@ -44,7 +44,7 @@ pub(super) struct Left<T> {
     pub(super) status: u64,
 }
 
-/// A field of the control word: RC, bits 10 and 11; PC, bits 8 and 9; the masks.
+/// What a control word says: RC in bits 10 and 11, PC in bits 8 and 9, the masks in the lowest six.
 pub(super) fn control(word: u16) -> Control {
     Control {
         rounding: Rounding::ALL[usize::from(word >> 10 & 3)],
@@ -279,16 +279,12 @@ pub(super) fn compare(a: Extended, b: Extended, unordered: bool) -> u64 {
         return C3 | C2 | C0 | if invalid { IE } else { 0 };
     }
     let denormal = if a.is_denormal() || b.is_denormal() { DE } else { 0 };
-    let Exact::Number(Number { significand, negative, .. }) =
-        Operation::Sub.of(a.read(), b.read(), Rounding::Nearest)
-    else {
-        return order(a, b);
-    };
     denormal
-        | match (significand, negative) {
-            (0, _) => C3,
-            (_, true) => C0,
-            (_, false) => 0,
+        | match Operation::Sub.of(a.read(), b.read(), Rounding::Nearest) {
+            Exact::Number(Number { significand: 0, .. }) => C3,
+            Exact::Number(Number { negative: true, .. }) => C0,
+            Exact::Number(_) => 0,
+            _ => order(a, b),
         }
 }
 
@@ -299,13 +295,11 @@ fn order(a: Extended, b: Extended) -> u64 {
         Value::Infinite { negative: false } => 1,
         _ => 0,
     };
-    let denormal = if a.is_denormal() || b.is_denormal() { DE } else { 0 };
-    denormal
-        | match rank(a).cmp(&rank(b)) {
-            std::cmp::Ordering::Less => C0,
-            std::cmp::Ordering::Equal => C3,
-            std::cmp::Ordering::Greater => 0,
-        }
+    match rank(a).cmp(&rank(b)) {
+        std::cmp::Ordering::Less => C0,
+        std::cmp::Ordering::Equal => C3,
+        std::cmp::Ordering::Greater => 0,
+    }
 }
 
 /// The condition codes of FXAM (SDM vol. 2, table 3-43).

@@ -134,6 +134,22 @@ fn note(
     a.note(format!("{case}: flags"), source, [flags, defined], Kind::Number);
 }
 
+/// Sets CR4.OSXSAVE and XCR0, where there is AVX.
+pub(super) fn enable_avx(a: &mut Kit<'_, '_>) -> Emit {
+    a.attempt(|a| {
+        emit!(a;
+            mov(rax, cr4);
+            bts(eax, 18);
+            mov(cr4, rax);
+            xor(ecx, ecx);
+            xor(edx, edx);
+            mov(eax, 7u32);
+            xsetbv();
+        );
+        Ok(())
+    })
+}
+
 /// Numbers at the edges of all sizes, and in between.
 pub(super) const EDGES: [u64; 12] = [
     0,

@@ -5,7 +5,7 @@ use iced_x86::code_asm::*;
 
 use super::exact::{Operation, PE, Rounding};
 use super::float::{Control, DOUBLE, Format, SINGLE};
-use super::rules::{Input, Output, Reports, compute};
+use super::rules::{Input, Output, Reports, compute, enable_avx};
 use crate::conformance::Rom;
 use crate::conformance::features::{AVX, SSE2};
 use crate::conformance::long::kit::{self, About, Kit};
@@ -104,18 +104,7 @@ fn rom(name: &'static str, about: &'static str, format: Format, values: [u64; 19
             operate(a, &format!("{op:?}{suffix}"), format, op, &inputs, &code)?;
         }
         a.need(&[AVX]);
-        a.attempt(|a| {
-            emit!(a;
-                mov(rax, cr4);
-                bts(eax, 18);
-                mov(cr4, rax);
-                xor(ecx, ecx);
-                xor(edx, edx);
-                mov(eax, 7u32);
-                xsetbv();
-            );
-            Ok(())
-        })?;
+        enable_avx(a)?;
         for (op, opcode) in &operations[..4] {
             let code = [0xc5, 0xf8 | vex, *opcode, 0xc1];
             operate(a, &format!("V{op:?}{suffix}"), format, *op, &inputs, &code)?;
