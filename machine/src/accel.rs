@@ -204,10 +204,9 @@ impl EngineSpec {
     fn set(&mut self, setting: &str) -> Result<(), String> {
         let (name, value) = setting.split_once('=').unwrap_or((setting, ""));
         let is_jit = self.kind == AccelKind::Jit;
-        if self.kind == AccelKind::Kvm && matches!(name, "step" | "kernel-irqchip") {
-            match setting {
+        if self.kind == AccelKind::Kvm && (setting == "step" || name == "kernel-irqchip") {
+            match name {
                 "step" => self.steps = true,
-                _ if name == "step" => return Err("step takes no value".into()),
                 _ => self.kernel_irqchip = is_split(value)?,
             }
             return match self.steps && self.kernel_irqchip {

@@ -14,13 +14,13 @@ use crate::machine::Guest;
 /// Runs a ROM. What the processor lacks the features for is skipped.
 pub fn run(rom: &Rom, settings: &Settings) -> Result<Suite> {
     let mut suite = Suite::new(rom.name, "built-in ROM");
-    if let Some(feature) = lacks(&settings.cpu, &rom.needs) {
-        rom.checks.iter().for_each(|_| suite.skip(reason(&settings.cpu, feature)));
-        return Ok(suite);
-    }
-    if rom.in_virtual_time && !settings.engine.counts() {
-        let why = "it compares times, and this engine's are the host's";
-        rom.checks.iter().for_each(|_| suite.skip(why.to_owned()));
+    let skip = |needs: &[Feature]| {
+        lacks(&settings.cpu, needs).map(|feature| reason(&settings.cpu, feature))
+    };
+    let follows_host = rom.in_virtual_time && !settings.engine.counts();
+    let time = follows_host.then(|| "it compares times, and this engine's are the host's".into());
+    if let Some(why) = skip(&rom.needs).or(time) {
+        rom.checks.iter().for_each(|_| suite.skip(why.clone()));
         return Ok(suite);
     }
     let guest = Guest::Rom(rom.image.clone());
@@ -29,9 +29,6 @@ pub fn run(rom: &Rom, settings: &Settings) -> Result<Suite> {
     if !matches!(ended.end, End::ExitPort { value: 0 }) {
         suite.fail(Failure { case: "the end".into(), ..not_reached(&ended) });
     }
-    let skip = |needs: &[Feature]| {
-        lacks(&settings.cpu, needs).map(|feature| reason(&settings.cpu, feature))
-    };
     judge(rom, &output, skip, &mut suite, || not_reached(&ended));
     Ok(suite)
 }

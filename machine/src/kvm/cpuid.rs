@@ -4,7 +4,7 @@ use brolga_cpu::cpuid::{CpuModel, Feature};
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2};
 use kvm_ioctls::Kvm;
 
-use super::sys::{Probe, failed};
+use super::sys::failed;
 use crate::accel::KvmError;
 
 /// `KVM_CPUID_FLAG_SIGNIFCANT_INDEX`: the entry is for one subleaf.
@@ -32,8 +32,14 @@ const OURS: [Feature; 10] = [
 /// the others promise things about speculation that only the interpreter keeps.
 const NEVER: [Feature; 3] = [Feature::Pku, Feature::SpecCtrl, Feature::ArchCapabilities];
 
-/// `model` without what KVM does not support, and what that is.
-pub(super) fn restrict(kvm: &Kvm, model: CpuModel) -> Result<(CpuModel, Vec<Feature>), KvmError> {
+/// `model` without what KVM does not support, which may include paging of five levels although KVM
+/// says otherwise ([`Probe::takes_five_levels`](super::sys::Probe::takes_five_levels)), and what that
+/// is.
+pub(super) fn restrict(
+    kvm: &Kvm,
+    model: CpuModel,
+    five_levels: bool,
+) -> Result<(CpuModel, Vec<Feature>), KvmError> {
     let supported = kvm
         .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
         .map_err(failed("KVM_GET_SUPPORTED_CPUID"))?;
@@ -44,8 +50,8 @@ pub(super) fn restrict(kvm: &Kvm, model: CpuModel) -> Result<(CpuModel, Vec<Feat
         entry.is_some_and(|e| [e.eax, e.ebx, e.ecx, e.edx][register] >> bit & 1 != 0)
     };
     let has_xsave = has(1, 0, 2, 26);
-    let (model, lost) = model.restricted(|feature, place| {
-        if NEVER.contains(&feature) {
+    Ok(model.restricted(|feature, place| {
+        if NEVER.contains(&feature) || feature == Feature::La57 && !five_levels {
             return false;
         }
         // KVM lists the parts of what it does not support as a whole.
@@ -53,12 +59,7 @@ pub(super) fn restrict(kvm: &Kvm, model: CpuModel) -> Result<(CpuModel, Vec<Feat
         let ours = OURS.contains(&feature);
         ours || has(place.leaf, place.subleaf, place.register, place.bit)
             && (has_xsave || !part_of_xsave)
-    });
-    if !model.has(Feature::La57) || Probe::new(kvm)?.takes_five_levels(&entries(&model)?)? {
-        return Ok((model, lost));
-    }
-    let (model, too) = model.restricted(|feature, _| feature != Feature::La57);
-    Ok((model, [lost, too].concat()))
+    }))
 }
 
 /// The model's leaves as KVM takes them. The bits that follow CR4 and XCR0 are KVM's to set.

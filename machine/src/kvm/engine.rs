@@ -23,6 +23,7 @@ use super::alarm::Alarm;
 use super::counts::Counts;
 use super::exit::{self, Exit, GivesUp, MmioAccess, PortAccess};
 use super::state::Pending;
+use super::sys::host;
 use super::vm::Vm;
 use super::{Host, msrs, state, sys};
 use crate::accel::{Accelerator, HostFailure, KvmError, Slice};
@@ -55,10 +56,6 @@ pub struct Engine {
     tsc_is_ours: bool,
     failure: Option<HostFailure>,
     counts: Counts,
-}
-
-fn host(error: kvm_ioctls::Error) -> io::Error {
-    io::Error::from_raw_os_error(error.errno())
 }
 
 /// How a single step has ended.
@@ -342,7 +339,9 @@ impl Engine {
             Exit::Halt => self.interpreter.core.vcpu.activity = Activity::Halted,
             Exit::Window | Exit::Priority => {}
             Exit::EndOfInterrupt(vector) => {
-                self.apic.iter().for_each(|apic| apic.end_of_interrupt(vector));
+                if let Some(apic) = &self.apic {
+                    apic.end_of_interrupt(vector);
+                }
             }
             Exit::Shutdown => {
                 self.leave()?;

@@ -1,16 +1,15 @@
 //! Whether this host's KVM can be used.
 
 use std::ffi::CString;
-use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use brolga_cpu::core::Core;
-use brolga_cpu::cpuid::{CpuModel, TSC_KHZ};
+use brolga_cpu::cpuid::{CpuModel, Feature, TSC_KHZ};
 use kvm_bindings as kvm;
 use kvm_ioctls::{Cap, Kvm};
 
-use super::sys::Probe;
+use super::sys::{Probe, host};
 use super::{Engine, Stepping, cpuid, syscall};
 use crate::accel::{KvmError, Make};
 use crate::board::Chipset;
@@ -54,6 +53,8 @@ pub struct Host {
     /// A guest has the host's time-stamp counter whatever it is set to (a KVM that neither offsets
     /// nor intercepts it).
     pub(super) tsc_is_fixed: bool,
+    /// A guest can have paging of five levels.
+    five_levels: bool,
 }
 
 impl Host {
@@ -64,10 +65,8 @@ impl Host {
 
     pub(super) fn open_at(path: &Path) -> Result<Self, KvmError> {
         let name = CString::new(path.as_os_str().as_encoded_bytes()).unwrap_or_default();
-        let kvm = Kvm::new_with_path(name).map_err(|error| KvmError::Open {
-            path: path.to_owned(),
-            error: io::Error::from_raw_os_error(error.errno()),
-        })?;
+        let kvm = Kvm::new_with_path(name)
+            .map_err(|error| KvmError::Open { path: path.to_owned(), error: host(error) })?;
         let version = kvm.get_api_version();
         if version != API_VERSION {
             return Err(KvmError::NotKvm { path: path.to_owned(), version });
@@ -77,7 +76,9 @@ impl Host {
         let scales = kvm.check_extension(Cap::TscControl);
         let tsc_khz = if scales { TSC_KHZ } else { probe.tsc_khz()? };
         let tsc_is_fixed = probe.tsc_is_fixed()?;
-        Ok(Self { kvm, tsc_khz, tsc_is_fixed })
+        let (model, _) = cpuid::restrict(&kvm, CpuModel::default(), true)?;
+        let five_levels = model.has(Feature::La57) && probe.takes_five_levels(&model)?;
+        Ok(Self { kvm, tsc_khz, tsc_is_fixed, five_levels })
     }
 
     /// The time-stamp counter of guests, if it cannot be set.
@@ -97,7 +98,7 @@ impl Host {
     /// features that it lacks, and, where the host cannot scale it, with the host's time-stamp
     /// counter. With the features that are missing, by name.
     pub fn adapt(&self, model: CpuModel) -> Result<(CpuModel, Vec<String>), KvmError> {
-        let (model, lost) = cpuid::restrict(&self.kvm, model)?;
+        let (model, lost) = cpuid::restrict(&self.kvm, model, self.five_levels)?;
         let lost = lost.iter().map(|feature| format!("{feature:?}").to_lowercase()).collect();
         Ok((model.with_tsc_khz(self.tsc_khz), lost))
     }

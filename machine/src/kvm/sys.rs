@@ -3,13 +3,14 @@
 use std::io;
 use std::os::fd::AsRawFd;
 
+use brolga_cpu::cpuid::CpuModel;
 use brolga_cpu::vcpu::{cr0, cr4, efer};
 use brolga_mmu::PhysMap;
 use kvm_bindings as kvm;
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use libc::c_ulong;
 
-use super::msrs;
+use super::{cpuid, msrs};
 use crate::accel::KvmError;
 
 const READ: c_ulong = 2;
@@ -26,9 +27,14 @@ const SET_SREGS2: c_ulong = request(WRITE, 0xcd, size_of::<kvm::kvm_sregs2>());
 const INTERRUPT: c_ulong = request(WRITE, 0x86, size_of::<u32>());
 const SET_SIGNAL_MASK: c_ulong = request(WRITE, 0x8b, size_of::<u32>());
 
+/// The error of a call of the crate's.
+pub(super) fn host(error: kvm_ioctls::Error) -> io::Error {
+    io::Error::from_raw_os_error(error.errno())
+}
+
 /// Makes the error of a call of the crate's the one of setting up what it is for.
 pub(super) fn failed(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> KvmError {
-    move |error| KvmError::Setup { what, error: io::Error::from_raw_os_error(error.errno()) }
+    move |error| KvmError::Setup { what, error: host(error) }
 }
 
 fn result(returned: libc::c_int) -> io::Result<()> {
@@ -72,7 +78,7 @@ pub(super) fn set_signal_mask(vcpu: &VcpuFd, blocked: u64) -> io::Result<()> {
 pub(super) fn set_xsave(vcpu: &VcpuFd, xsave: &kvm::kvm_xsave) -> io::Result<()> {
     // SAFETY: nothing here enables state that does not fit into the structure's 4096 bytes
     // (arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM)), so KVM reads no more.
-    unsafe { vcpu.set_xsave(xsave) }.map_err(|error| io::Error::from_raw_os_error(error.errno()))
+    unsafe { vcpu.set_xsave(xsave) }.map_err(host)
 }
 
 /// Gives the guest the machine's memory. Whoever holds `vm` holds `map`.
@@ -101,15 +107,13 @@ fn entry(index: u32, data: u64) -> io::Result<kvm::Msrs> {
 /// A model-specific register of KVM's; 0 if it has none of that number.
 pub(super) fn read_msr(vcpu: &VcpuFd, index: u32) -> io::Result<u64> {
     let mut list = entry(index, 0)?;
-    vcpu.get_msrs(&mut list).map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
+    vcpu.get_msrs(&mut list).map_err(host)?;
     Ok(list.as_slice().first().map_or(0, |entry| entry.data))
 }
 
 /// Sets a model-specific register of KVM's, if it takes the value.
 pub(super) fn write_msr(vcpu: &VcpuFd, index: u32, value: u64) -> io::Result<()> {
-    vcpu.set_msrs(&entry(index, value)?)
-        .map(drop)
-        .map_err(|error| io::Error::from_raw_os_error(error.errno()))
+    vcpu.set_msrs(&entry(index, value)?).map(drop).map_err(host)
 }
 
 /// KVM_SET_GSI_ROUTING: the messages whose ends are to be told.
@@ -132,7 +136,7 @@ pub(super) fn set_routes(
         .collect();
     let routing =
         kvm::KvmIrqRouting::from_entries(&entries).map_err(|_| io::ErrorKind::OutOfMemory)?;
-    vm.set_gsi_routing(&routing).map_err(|error| io::Error::from_raw_os_error(error.errno()))
+    vm.set_gsi_routing(&routing).map_err(host)
 }
 
 /// A guest without memory, to ask what a guest's processor is like.
@@ -163,10 +167,10 @@ impl Probe {
         Ok(self.tsc()?.wrapping_sub(before) < far / 2)
     }
 
-    /// Whether a guest with this CPUID, which says so, can have paging of five levels: kvm_pvm says
+    /// Whether a guest with a processor that shows it can have paging of five levels: kvm_pvm says
     /// so where the host's processor has it, and refuses it.
-    pub(super) fn takes_five_levels(&self, cpuid: &kvm::CpuId) -> Result<bool, KvmError> {
-        self.vcpu.set_cpuid2(cpuid).map_err(failed("KVM_SET_CPUID2"))?;
+    pub(super) fn takes_five_levels(&self, model: &CpuModel) -> Result<bool, KvmError> {
+        self.vcpu.set_cpuid2(&cpuid::entries(model)?).map_err(failed("KVM_SET_CPUID2"))?;
         let mut sregs = get_sregs(&self.vcpu)
             .map_err(|error| KvmError::Setup { what: "KVM_GET_SREGS2", error })?;
         sregs.cr0 |= cr0::PE | cr0::PG;

@@ -23,8 +23,7 @@ fn agree(a: F80, b: F80) -> bool {
     a == b || finite(a) && finite(b) && a.sign() == b.sign() && ulps(a, b) <= 1
 }
 
-/// A result without what its exponent is moved by when an underflow is not masked. One that is the
-/// smallest normal number here may be just below it there (Intel's FSIN of that number).
+/// A result without what its exponent is moved by when an underflow is not masked.
 fn whole(x: F80, flags: u8, control: u16) -> F80 {
     const MOVED: u16 = 0x6000;
     let underflow = flags & flag::UNDERFLOW != 0 && control & u16::from(flag::UNDERFLOW) == 0;
@@ -53,6 +52,8 @@ fn check(op: Transcendental, operand: fn(&mut Random) -> F80) {
             && flags == host_flags;
         let [ours_whole, host_whole] = [(&ours, flags), (&host, host_flags)]
             .map(|(of, flags)| whole(of.value, flags, control));
+        // What is the smallest normal number there may be just below it here: Intel's FSIN of that
+        // number.
         let at_the_border = (flags ^ host_flags) == flag::UNDERFLOW
             && [ours_whole, host_whole].iter().any(|x| x.se & 0x7fff == 1 && x.sig == 1 << 63)
             && ulps(ours_whole, host_whole) <= 1;

@@ -15,8 +15,9 @@ use brolga_devices::message::BROADCAST;
 use brolga_devices::{DeliveryMode, InterruptMessage, ioapic};
 use kvm_bindings as kvm;
 
-use super::{Engine, host};
+use super::Engine;
 use crate::board::{Chipset, LapicState, lock};
+use crate::kvm::sys::host;
 use crate::kvm::vm::Vm;
 use crate::kvm::{msrs, sys};
 
